@@ -1,0 +1,53 @@
+#include "core/log.h"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+namespace mhmoe::log {
+namespace {
+
+spdlog::logger& logger() {
+  static auto instance = [] {
+    auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    auto made = std::make_shared<spdlog::logger>("mhmoe", std::move(sink));
+    made->set_pattern("%v");
+    made->flush_on(spdlog::level::info);
+    return made;
+  }();
+  return *instance;
+}
+
+std::string escape(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void write(Level level, std::string_view message) {
+  const std::string line = escape(message);
+  switch (level) {
+    case Level::kInfo: logger().info(line); break;
+    case Level::kWarning: logger().warn("warning: {}", line); break;
+    case Level::kError: logger().error("error: {}", line); break;
+  }
+}
+
+void set_file(const std::string& path) {
+  auto& sinks = logger().sinks();
+  sinks.resize(1);
+  if (path.empty()) return;
+  auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+  sink->set_pattern("%Y-%m-%d %H:%M:%S %v");
+  sinks.push_back(std::move(sink));
+}
+
+}  // namespace mhmoe::log

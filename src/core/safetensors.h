@@ -1,0 +1,49 @@
+// The safetensors file format: named tensors with shapes, no code. Reads untrusted files.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace mhmoe {
+
+// A file read into memory and checked: header within 8 MiB, at most 65,536 tensors with names of at most 512 bytes,
+// dtypes F32, BF16, F64, I32, I64, U8, offsets sorted without holes or overlaps and equal to shape x dtype, rank at
+// most 4 (scalars have rank 0 in the file and are read as shape [1]). Anything else throws Error(kBadData) naming file
+// and tensor; a missing file Error(kMissingInput).
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::string& path);
+  const std::string& path() const { return path_; }
+
+  const std::vector<std::string>& names() const { return names_; }  // in file order
+  bool contains(const std::string& name) const { return tensors_.contains(name); }
+  // A CPU view of the file's memory; throws Error(kBadData) naming file and tensor when absent.
+  const Tensor& at(const std::string& name) const;
+  // The values converted to double, whatever the dtype.
+  std::vector<double> doubles(const std::string& name) const;
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+ private:
+  std::string path_;
+  std::vector<std::byte> bytes_;
+  std::vector<std::string> names_;
+  std::map<std::string, Tensor> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;  // on the CPU
+};
+
+// Written to a temporary file beside `path`, synced, then renamed: `path` is whole or absent. Throws Error(kIo).
+void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace mhmoe

@@ -1,0 +1,33 @@
+// The CPU backend's kernels: one function an op, contracts in ops/*.h. Arguments are checked before they get here.
+#pragma once
+
+#include "ops/kernel_table.h"
+
+namespace mhmoe::cpu {
+
+void embedding_forward(Context& ctx, const ops::EmbeddingForward& args);
+void embedding_backward(Context& ctx, const ops::EmbeddingBackward& args);
+void rms_norm_forward(Context& ctx, const ops::RmsNormForward& args);
+void rms_norm_backward(Context& ctx, const ops::RmsNormBackward& args);
+void matmul(Context& ctx, const ops::Matmul& args);
+void bias_backward(Context& ctx, const ops::BiasBackward& args);
+void rotary(Context& ctx, const ops::Rotary& args);
+void attention_forward(Context& ctx, const ops::AttentionForward& args);
+void attention_backward(Context& ctx, const ops::AttentionBackward& args);
+void activation_forward(Context& ctx, const ops::ActivationForward& args);
+void activation_backward(Context& ctx, const ops::ActivationBackward& args);
+void router_forward(Context& ctx, const ops::RouterForward& args);
+void router_backward(Context& ctx, const ops::RouterBackward& args);
+void assign_slots(Context& ctx, const ops::AssignSlots& args);
+void gather_rows(Context& ctx, const ops::GatherRows& args);
+void combine_rows(Context& ctx, const ops::CombineRows& args);
+void grouped_matmul(Context& ctx, const ops::GroupedMatmul& args);
+void grouped_weight_grad(Context& ctx, const ops::GroupedWeightGrad& args);
+void grouped_bias_backward(Context& ctx, const ops::GroupedBiasBackward& args);
+void cross_entropy(Context& ctx, const ops::CrossEntropy& args);
+void cast(Context& ctx, const ops::Cast& args);
+void reduce(Context& ctx, const ops::Reduce& args);
+void clip_scale(Context& ctx, const ops::ClipScale& args);
+void adam_update(Context& ctx, const ops::AdamUpdate& args);
+
+}  // namespace mhmoe::cpu

@@ -1,0 +1,52 @@
+#include "device/backend.h"
+
+#include <dlfcn.h>
+
+#include <filesystem>
+
+namespace mhmoe {
+namespace {
+
+std::filesystem::path module_path(std::string_view name) {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / fmt::format("libmhmoe_{}.so", name);
+}
+
+// Modules stay loaded until the process ends: their tables and types are referred to from everywhere.
+const Backend& load_module(const std::filesystem::path& path) {
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) fail(ExitCode::kDevice, "cannot load the module {}: {}", path.string(), dlerror());
+  const auto entry = reinterpret_cast<BackendEntry>(dlsym(handle, kBackendEntrySymbol));
+  if (entry == nullptr) {
+    fail(ExitCode::kDevice, "{} is no mhmoe module: it has no symbol {}", path.string(), kBackendEntrySymbol);
+  }
+  return *entry();
+}
+
+ChosenBackend require_module(std::string_view name) {
+  const auto path = module_path(name);
+  if (!std::filesystem::exists(path)) {
+    fail(ExitCode::kDevice, "--device {}: no module at {}; build it, or use --device cpu", name, path.string());
+  }
+  const Backend& backend = load_module(path);
+  if (const char* reason = backend.unusable_reason()) {
+    fail(ExitCode::kDevice, "--device {}: no usable device: {}; use --device cpu", name, reason);
+  }
+  return {&backend, fmt::format("{}, as asked", name)};
+}
+
+}  // namespace
+
+ChosenBackend open_backend(std::string_view device, const Backend& cpu) {
+  if (device == "cpu") return {&cpu, "cpu, as asked"};
+  if (device == "cuda" || device == "emulated") return require_module(device);
+  if (device != "auto") {
+    fail(ExitCode::kUsage, "--device {}: unknown device; allowed: auto, cpu, cuda, emulated", device);
+  }
+  const auto path = module_path("cuda");
+  if (!std::filesystem::exists(path)) return {&cpu, "cpu: no CUDA module beside the program"};
+  const Backend& cuda = load_module(path);
+  if (const char* reason = cuda.unusable_reason()) return {&cpu, fmt::format("cpu: no usable CUDA device: {}", reason)};
+  return {&cuda, "cuda: its module is there and a device answers"};
+}
+
+}  // namespace mhmoe

@@ -1,0 +1,38 @@
+// Everything a new device must supply, and how the program finds it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "device/communicator.h"
+#include "device/context.h"
+
+namespace mhmoe {
+
+struct Backend {
+  const char* name;  // "cpu", "cuda", "emulated"
+  DeviceKind kind;
+  const ops::KernelTable& kernels;
+  std::unique_ptr<Context> (*create_context)(int ordinal);
+  std::unique_ptr<Communicator> (*create_communicator)();
+  // Null when a device answers, else why none does: "driver missing", ...
+  const char* (*unusable_reason)();
+  bool (*prefers_bf16)();
+};
+
+// The symbol every module exports: extern "C" const mhmoe::Backend* mhmoe_backend_entry().
+using BackendEntry = const Backend* (*)();
+inline constexpr const char* kBackendEntrySymbol = "mhmoe_backend_entry";
+
+struct ChosenBackend {
+  const Backend* backend;
+  std::string reason;  // which and why, for the log
+};
+
+// device: "auto", "cpu", "cuda" or "emulated". Modules lie beside the executable (libmhmoe_cuda.so,
+// libmhmoe_emulated.so) and are loaded only when asked for; auto takes CUDA if its module is there and a device
+// answers, else `cpu`. Throws Error(kDevice) when the device asked for cannot be had, Error(kUsage) for another name.
+ChosenBackend MHMOE_API open_backend(std::string_view device, const Backend& cpu);
+
+}  // namespace mhmoe

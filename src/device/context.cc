@@ -1,0 +1,79 @@
+#include "device/context.h"
+
+#include "device/communicator.h"
+
+namespace mhmoe {
+
+TensorObserver::~TensorObserver() = default;
+Communicator::~Communicator() = default;
+
+Context::Context(std::unique_ptr<MemorySource> memory, const ops::KernelTable* kernels, std::string name)
+    : memory_(std::move(memory)),
+      kernels_(kernels),
+      name_(std::move(name)),
+      state_(*memory_, "state"),
+      step_(*memory_, "step") {}
+
+Context::~Context() = default;
+
+const ops::KernelTable& Context::kernels() const {
+  MHMOE_CHECK(kernels_ != nullptr, "a sizing pass has no kernels");
+  return *kernels_;
+}
+
+void Context::upload(const Tensor& dst, const void* src) {
+  if (!sizing() && dst.count() > 0) do_upload(dst, src);
+}
+
+void Context::download(void* dst, const Tensor& src) {
+  if (!sizing() && src.count() > 0) do_download(dst, src);
+}
+
+void Context::fill_zero(const Tensor& dst) {
+  if (!sizing() && dst.count() > 0) do_fill_zero(dst);
+}
+
+void Context::copy(const Tensor& dst, const Tensor& src) {
+  MHMOE_CHECK(dst.dtype == src.dtype && dst.count() == src.count(), "copy: {} from {}", dst.describe(), src.describe());
+  if (!sizing() && dst.count() > 0 && dst.data != src.data) do_copy(dst, src);
+}
+
+namespace {
+
+// Hands out addresses that nothing may touch.
+class FakeMemory final : public MemorySource {
+ public:
+  explicit FakeMemory(DeviceKind kind) : kind_(kind) {}
+  void* allocate(size_t bytes) override {
+    const uintptr_t address = next_;
+    next_ += (bytes / Arena::kAlignment + 1) * Arena::kAlignment;
+    return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+  }
+  void release(void* /*data*/) override {}
+  DeviceKind kind() const override { return kind_; }
+
+ private:
+  DeviceKind kind_;
+  uintptr_t next_ = Arena::kAlignment;
+};
+
+class SizingContext final : public Context {
+ public:
+  explicit SizingContext(DeviceKind kind) : Context(std::make_unique<FakeMemory>(kind), nullptr, "sizing") {
+    state().record_peak(true);
+    step().record_peak(true);
+  }
+
+ protected:
+  // Never called: the public functions return first in a sizing pass.
+  void do_upload(const Tensor& /*dst*/, const void* /*src*/) override {}
+  void do_download(void* /*dst*/, const Tensor& /*src*/) override {}
+  void do_fill_zero(const Tensor& /*dst*/) override {}
+  void do_copy(const Tensor& /*dst*/, const Tensor& /*src*/) override {}
+};
+
+}  // namespace
+
+std::unique_ptr<Context> make_sizing_context(DeviceKind kind) { return std::make_unique<SizingContext>(kind); }
+
+}  // namespace mhmoe

@@ -1,0 +1,36 @@
+// Checks of ops' arguments, with messages that name the op, the argument and both shapes; and the dispatch line.
+#pragma once
+
+#include <initializer_list>
+#include <string_view>
+
+#include "device/context.h"
+#include "ops/kernel_table.h"
+
+namespace mhmoe::ops {
+
+// One argument of one op: Argument("rms_norm_forward", "y", args.y).shape({n, d}).floating().
+class Argument {
+ public:
+  Argument(const Context& ctx, std::string_view op, std::string_view name, const Tensor& tensor);
+
+  const Argument& shape(std::initializer_list<int64_t> dims) const;
+  // Any shape with this many elements.
+  const Argument& count(int64_t elements) const;
+  // Any rank, seen as a matrix.
+  const Argument& matrix(int64_t rows, int64_t cols) const;
+  const Argument& dtype(DType expected) const;
+  const Argument& floating() const;  // f32 or bf16
+  const Argument& same_dtype(const Tensor& other) const;
+
+ private:
+  std::string_view op_, name_;
+  const Tensor& tensor_;
+};
+
+template <class Args>
+void run(Context& ctx, Required<Args> KernelTable::*kernel, const Args& args) {
+  if (!ctx.sizing()) (ctx.kernels().*kernel)(ctx, args);
+}
+
+}  // namespace mhmoe::ops

@@ -1,0 +1,23 @@
+// Element-by-element helpers and reductions to a scalar.
+#pragma once
+
+#include "device/context.h"
+
+namespace mhmoe::ops {
+
+// out = in, converted. Equal counts; f32 or bf16 each. May alias only when the dtypes are equal.
+struct Cast {
+  Tensor out, in;
+};
+// out[0] += scale * sum(in), or the sum of squares. out: f32 [1]; in: f32. Sums in fixed chunks: the same bits at any
+// number of threads.
+struct Reduce {
+  Tensor out, in;
+  bool squares = false;
+  float scale = 1;
+};
+
+void cast(Context& ctx, const Cast& args);
+void reduce(Context& ctx, const Reduce& args);
+
+}  // namespace mhmoe::ops

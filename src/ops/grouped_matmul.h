@@ -1,0 +1,47 @@
+// Products of the experts: each expert's rows with that expert's matrix.
+#pragma once
+
+#include "device/context.h"
+
+namespace mhmoe::ops {
+
+// Expert e has the rows [begin[e], begin[e] + rows[e]) of row buffers. begin, rows: i32 [E].
+struct RowGroups {
+  Tensor begin, rows;
+};
+
+// For the rows r of expert e: out[r] = a[r] weight[e]^T (+ bias[e]), or a[r] weight[e] when `transpose_weight` is false.
+// weight: [E, n, k]; transpose_weight: a [R, k], out [R, n] (forward); else a [R, n], out [R, k] (input gradient).
+// Equal dtypes of a and weight, f32 or bf16; out f32 or that dtype; bias: f32 [E, n], optional. Rows of no expert are
+// neither read nor written.
+struct GroupedMatmul {
+  Tensor out, a, weight;
+  RowGroups groups;
+  bool transpose_weight;
+  Tensor bias = {};
+};
+
+// grad_weight[e] += grad_out[rows of e]^T x[rows of e]. grad_weight: f32 [E, n, k]; grad_out [R, n], x [R, k]: equal
+// dtype.
+struct GroupedWeightGrad {
+  Tensor grad_weight, grad_out, x;
+  RowGroups groups;
+};
+
+// grad_bias[e] += sum over the rows r of e of scale_r * grad_out[r], where scale_r = gate[row_assignment[r]] (1 without
+// gates); with gates also grad_gate[row_assignment[r]] += <bias[e], grad_out[r]>.
+// grad_bias, bias: f32 [E, n]; gate, grad_gate: f32, one element an assignment; row_assignment: i32 [R].
+struct GroupedBiasBackward {
+  Tensor grad_bias, grad_out;
+  RowGroups groups;
+  Tensor bias = {};
+  Tensor gate = {};
+  Tensor grad_gate = {};
+  Tensor row_assignment = {};
+};
+
+void grouped_matmul(Context& ctx, const GroupedMatmul& args);
+void grouped_weight_grad(Context& ctx, const GroupedWeightGrad& args);
+void grouped_bias_backward(Context& ctx, const GroupedBiasBackward& args);
+
+}  // namespace mhmoe::ops

@@ -1,0 +1,83 @@
+// One experiment: plain data. train/config reads it from strict JSON.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nn/model_config.h"
+
+namespace mhmoe::train {
+
+struct SourceConfig {
+  std::string path;  // prefix of a shard: PATH.bin and PATH.idx
+  double weight = 1.0;
+};
+
+struct ValidationConfig {
+  std::string name;
+  std::string path;
+};
+
+struct DataConfig {
+  std::vector<SourceConfig> train;
+  std::vector<ValidationConfig> validation;
+  std::string tokenizer;  // a SentencePiece .model file, or "bytes"
+  int64_t sequence_length = 2048;
+};
+
+enum class Precision : uint8_t { kAuto, kFp32, kBf16 };
+enum class OptimizerKind : uint8_t { kAdamW, kAdam };
+enum class WeightDecayOn : uint8_t { kAll, kMatrices };
+enum class Decay : uint8_t { kLinear, kCosine };
+enum class Recompute : uint8_t { kNone, kBlock };
+
+struct OptimizerConfig {
+  OptimizerKind kind = OptimizerKind::kAdamW;  // adamw: decoupled weight decay; adam: added to the gradient
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-6;
+  double weight_decay = 0.1;
+  WeightDecayOn weight_decay_on = WeightDecayOn::kAll;
+};
+
+struct LearningRateConfig {
+  double peak = 6e-4;
+  double final = 3e-5;
+  int64_t warmup_steps = 375;
+  Decay decay = Decay::kLinear;
+};
+
+struct TrainConfig {
+  int64_t steps = 100000;
+  int64_t batch_tokens = 524288;
+  int64_t micro_batch_sequences = 8;
+  Precision precision = Precision::kAuto;
+  OptimizerConfig optimizer;
+  LearningRateConfig learning_rate;
+  double gradient_clip_norm = 2.0;  // 0: off
+  Recompute recompute = Recompute::kNone;
+};
+
+struct EvaluationConfig {
+  int64_t every_steps = 1000;
+  int64_t tokens = 1048576;
+};
+
+struct LogConfig {
+  int64_t every_steps = 10;
+};
+
+struct RunConfig {
+  std::string name = "run";
+  uint64_t seed = 1;
+  std::string output_dir = "runs";
+  DataConfig data;
+  nn::ModelConfig model;  // model.vocab_size 0 means null: the tokenizer's size
+  TrainConfig train;
+  EvaluationConfig evaluation;
+  LogConfig log;
+};
+
+}  // namespace mhmoe::train
