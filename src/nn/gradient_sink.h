@@ -1,0 +1,21 @@
+// The one seam through which parameter gradients leave backward passes.
+#pragma once
+
+#include "nn/parameters.h"
+
+namespace mhmoe::nn {
+
+class GradientSink {
+ public:
+  virtual ~GradientSink() = default;
+  // The f32 tensor of the parameter's shape onto which a backward pass *accumulates*; zeroed by the sink's owner.
+  virtual Tensor gradient_of(const Parameter& parameter) = 0;
+};
+
+// Straight into Parameter::gradient: one process, sums in the order of micro-batches.
+class DirectGradientSink final : public GradientSink {
+ public:
+  Tensor gradient_of(const Parameter& parameter) override { return parameter.gradient; }
+};
+
+}  // namespace mhmoe::nn

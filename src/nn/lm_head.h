@@ -1,0 +1,30 @@
+// Logits and cross-entropy in row chunks, so that [N, vocab] never exists whole; forward and backward in one go.
+#pragma once
+
+#include "nn/model_config.h"
+#include "nn/parameters.h"
+#include "nn/pass.h"
+
+namespace mhmoe::nn {
+
+class LmHead {
+ public:
+  // weight: [V, d], the embedding's when tied.
+  LmHead(const Parameter& weight, int64_t chunk_rows = 0);
+
+  // losses: f32 [N] nats (0 where the target is -1), overwritten; hidden: compute dtype [N, d]; targets: i32 [N].
+  void forward(Pass& pass, const Tensor& losses, const Tensor& hidden, const Tensor& targets) const;
+  // The same, and of scale * sum(losses): grad_hidden, like hidden, overwritten; the weight's gradient accumulated.
+  void forward_backward(Pass& pass, const Tensor& losses, const Tensor& grad_hidden, const Tensor& hidden,
+                        const Tensor& targets, float scale) const;
+
+ private:
+  int64_t chunk_rows(int64_t rows) const;
+  void logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& losses, const Tensor& grad_logits,
+                         const Tensor& hidden, const Tensor& targets, float scale) const;
+
+  const Parameter& weight_;
+  int64_t chunk_rows_;
+};
+
+}  // namespace mhmoe::nn
