@@ -7,8 +7,8 @@ namespace mhmoe::ops {
 Argument::Argument(const Context& ctx, std::string_view op, std::string_view name, const Tensor& tensor)
     : op_(op), name_(name), tensor_(tensor) {
   MHMOE_CHECK(!tensor.empty(), "[{}] {} is missing", op, name);
-  MHMOE_CHECK(tensor.device == ctx.kind(), "[{}] {} lies on {}, the op runs on {}", op, name,
-              to_string(tensor.device), to_string(ctx.kind()));
+  MHMOE_CHECK(tensor.device == ctx.kind(), "[{}] {} lies on {}, the op runs on {}", op, name, to_string(tensor.device),
+              to_string(ctx.kind()));
 }
 
 const Argument& Argument::shape(std::initializer_list<int64_t> dims) const {
@@ -36,8 +36,8 @@ const Argument& Argument::dtype(DType expected) const {
 }
 
 const Argument& Argument::floating() const {
-  MHMOE_CHECK(tensor_.dtype == DType::kF32 || tensor_.dtype == DType::kBF16, "[{}] {} is {}, expected f32 or bf16",
-              op_, name_, tensor_.describe());
+  MHMOE_CHECK(tensor_.dtype == DType::kF32 || tensor_.dtype == DType::kBF16, "[{}] {} is {}, expected f32 or bf16", op_,
+              name_, tensor_.describe());
   return *this;
 }
 

@@ -1,0 +1,38 @@
+#include "ops/attention.h"
+
+#include "ops/check.h"
+
+namespace mhmoe::ops {
+namespace {
+
+void check_shape(const char* op, const AttentionShape& shape) {
+  MHMOE_CHECK(shape.batch >= 0 && shape.sequence_length > 0 && shape.heads > 0 && shape.head_size > 0,
+              "[{}] shape is batch {}, sequence_length {}, heads {}, head_size {}, expected each to be at least 1", op,
+              shape.batch, shape.sequence_length, shape.heads, shape.head_size);
+}
+
+}  // namespace
+
+void attention_forward(Context& ctx, const AttentionForward& args) {
+  constexpr auto kOp = "attention_forward";
+  const auto& [batch, length, heads, head_size, mask] = args.shape;
+  check_shape(kOp, args.shape);
+  Argument(ctx, kOp, "qkv", args.qkv).matrix(batch * length, 3 * heads * head_size).floating();
+  Argument(ctx, kOp, "out", args.out).matrix(batch * length, heads * head_size).same_dtype(args.qkv);
+  Argument(ctx, kOp, "log_sum_exp", args.log_sum_exp).shape({batch, heads, length}).dtype(DType::kF32);
+  run(ctx, &KernelTable::attention_forward, args);
+}
+
+void attention_backward(Context& ctx, const AttentionBackward& args) {
+  constexpr auto kOp = "attention_backward";
+  const auto& [batch, length, heads, head_size, mask] = args.shape;
+  check_shape(kOp, args.shape);
+  Argument(ctx, kOp, "qkv", args.qkv).matrix(batch * length, 3 * heads * head_size).floating();
+  Argument(ctx, kOp, "grad_qkv", args.grad_qkv).matrix(batch * length, 3 * heads * head_size).same_dtype(args.qkv);
+  Argument(ctx, kOp, "grad_out", args.grad_out).matrix(batch * length, heads * head_size).same_dtype(args.qkv);
+  Argument(ctx, kOp, "out", args.out).matrix(batch * length, heads * head_size).same_dtype(args.qkv);
+  Argument(ctx, kOp, "log_sum_exp", args.log_sum_exp).shape({batch, heads, length}).dtype(DType::kF32);
+  run(ctx, &KernelTable::attention_backward, args);
+}
+
+}  // namespace mhmoe::ops
