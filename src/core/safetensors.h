@@ -19,6 +19,8 @@ namespace mhmoe {
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
+  SafetensorsFile(SafetensorsFile&&) = default;
+  SafetensorsFile(const SafetensorsFile&) = delete;  // its tensors point into it
   const std::string& path() const { return path_; }
 
   const std::vector<std::string>& names() const { return names_; }  // in file order
@@ -39,10 +41,12 @@ class SafetensorsFile {
 
 struct NamedTensor {
   std::string name;
-  Tensor tensor;  // on the CPU
+  Tensor tensor;        // on the CPU
+  bool scalar = false;  // of one element, written with rank 0
 };
 
 // Written to a temporary file beside `path`, synced, then renamed: `path` is whole or absent. Throws Error(kIo).
+// Tensors lie in the given order, those of wider elements first.
 void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
