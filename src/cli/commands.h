@@ -1,0 +1,20 @@
+// The subcommands: each function adds one to the program, with its options, help, example and callback.
+// Callbacks throw mhmoe::Error; main turns that into one line on standard error and the exit code.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+namespace mhmoe::cli {
+
+void add_train_command(CLI::App& app);
+void add_evaluate_command(CLI::App& app);
+void add_prepare_command(CLI::App& app);
+void add_plan_command(CLI::App& app);
+void add_config_command(CLI::App& app);
+void add_trace_command(CLI::App& app);
+
+// What --version prints: version, build options, libraries and the device that `--device auto` takes.
+std::string version_text();
+
+}  // namespace mhmoe::cli

@@ -1,0 +1,49 @@
+#include <exception>
+#include <new>
+
+#include "cli/commands.h"
+#include "core/error.h"
+#include "core/log.h"
+
+namespace {
+
+using mhmoe::ExitCode;
+
+// A command is listed here once its file exists.
+void add_commands(CLI::App& app) {
+  static_cast<void>(app);
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Trains Multi-Head Mixture-of-Experts transformers.\nExample: mhmoe train configs/tiny/mh_moe.json",
+               "mhmoe");
+  app.set_version_flag("--version", mhmoe::cli::version_text);
+  app.require_subcommand(1);
+  add_commands(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    mhmoe::fail(ExitCode::kUsage, "{}; see mhmoe --help", error.what());
+  }
+  return static_cast<int>(ExitCode::kOk);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  ExitCode code = ExitCode::kInternal;
+  try {
+    return run(argc, argv);
+  } catch (const mhmoe::Error& error) {
+    code = error.code();
+    mhmoe::log::error("{}", error.what());
+  } catch (const std::bad_alloc&) {
+    code = ExitCode::kMemory;
+    mhmoe::log::error("out of memory on the host; use smaller micro-batches (train.micro_batch_sequences)");
+  } catch (const std::exception& error) {
+    mhmoe::log::error("internal error: {}; please report it", error.what());
+  }
+  return static_cast<int>(code);
+}
