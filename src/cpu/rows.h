@@ -1,0 +1,44 @@
+// Helpers of the kernels that work row by row: how finely to split, and sums whose order never changes.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace mhmoe::cpu {
+
+// Rows a thread must at least get for its start to be worth it.
+inline int64_t row_grain(int64_t cols) {
+  return std::max<int64_t>(1, 16384 / std::max<int64_t>(cols, 1));
+}
+
+// A split of rows that depends on nothing but their number: sums over rows are kept chunk by chunk and then added in
+// order, so that they have the same bits at any number of threads.
+struct RowChunks {
+  static constexpr int64_t kMost = 64;
+  static constexpr int64_t kFewestRows = 16;
+
+  explicit RowChunks(int64_t all_rows)
+      : rows(all_rows), size(std::max(kFewestRows, (all_rows + kMost - 1) / kMost)), count((rows + size - 1) / size) {}
+  int64_t begin(int64_t chunk) const { return chunk * size; }
+  int64_t end(int64_t chunk) const { return std::min(rows, (chunk + 1) * size); }
+
+  int64_t rows, size, count;
+};
+
+// The sum of term(0) ... term(n - 1), in four interleaved chains: one would wait for each addition.
+template <class Term>
+float chained_sum(int64_t n, Term term) {
+  const int64_t quarter = n / 4;
+  float a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+  for (int64_t i = 0; i < quarter; ++i) {
+    a += term(i);
+    b += term(quarter + i);
+    c += term(2 * quarter + i);
+    d += term(3 * quarter + i);
+  }
+  for (int64_t i = 4 * quarter; i < n; ++i) a += term(i);
+  return (a + b) + (c + d);
+}
+
+}  // namespace mhmoe::cpu
