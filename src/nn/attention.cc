@@ -10,7 +10,9 @@ Attention::Attention(const ModelConfig& config, ParameterStore& parameters, cons
       rope_base_(static_cast<float>(config.rope_base)),
       prefix_(prefix),
       qkv_(parameters,
-           {{prefix + ".q", config.hidden_size}, {prefix + ".k", config.hidden_size}, {prefix + ".v", config.hidden_size}},
+           {{prefix + ".q", config.hidden_size},
+            {prefix + ".k", config.hidden_size},
+            {prefix + ".v", config.hidden_size}},
            config.hidden_size, config.attention_bias),
       out_(parameters, {{prefix + ".out", config.hidden_size}}, config.hidden_size, config.attention_bias) {}
 
@@ -22,16 +24,14 @@ void Attention::forward(Pass& pass, Saved& saved, const Tensor& out, const Tenso
   const int64_t n = pass.tokens(), d = heads_ * head_size_;
   saved.qkv = pass.allocate("attention qkv", pass.compute, {n, 3 * d});
   saved.context = pass.allocate("attention context", pass.compute, {n, d});
-  saved.log_sum_exp =
-      pass.allocate("attention log-sum-exp", DType::kF32, {pass.batch, heads_, pass.sequence_length});
+  saved.log_sum_exp = pass.allocate("attention log-sum-exp", DType::kF32, {pass.batch, heads_, pass.sequence_length});
 
   qkv_.forward(pass, saved.qkv, x);
   ops::rotary(pass.ctx,
               {.qkv = saved.qkv, .sequence_length = pass.sequence_length, .heads = heads_, .base = rope_base_});
   pass.ctx.observe(saved.qkv, "{}.qkv", prefix_);
   ops::attention_forward(
-      pass.ctx,
-      {.out = saved.context, .log_sum_exp = saved.log_sum_exp, .qkv = saved.qkv, .shape = shape(pass)});
+      pass.ctx, {.out = saved.context, .log_sum_exp = saved.log_sum_exp, .qkv = saved.qkv, .shape = shape(pass)});
   pass.ctx.observe(saved.context, "{}.context", prefix_);
   out_.forward(pass, out, saved.context, residual);
 }
@@ -51,11 +51,9 @@ void Attention::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, c
                                      .out = saved.context,
                                      .log_sum_exp = saved.log_sum_exp,
                                      .shape = shape(pass)});
-  ops::rotary(pass.ctx, {.qkv = grad_qkv,
-                         .sequence_length = pass.sequence_length,
-                         .heads = heads_,
-                         .base = rope_base_,
-                         .inverse = true});
+  ops::rotary(
+      pass.ctx,
+      {.qkv = grad_qkv, .sequence_length = pass.sequence_length, .heads = heads_, .base = rope_base_, .inverse = true});
   pass.ctx.observe(grad_qkv, "grad.{}.qkv", prefix_);
   qkv_.backward_parameters(pass, grad_qkv, x);
   qkv_.backward_input(pass, grad_x, grad_qkv);

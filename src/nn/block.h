@@ -31,7 +31,6 @@ class Block {
   void backward(Pass& pass, const Saved& saved, const Tensor& grad, const Tensor& input) const;
 
  private:
-  int64_t layer_;
   float norm_eps_;
   const Parameter& attention_norm_;
   Attention attention_;

@@ -34,11 +34,9 @@ void FeedForward::backward(Pass& pass, const Saved& saved, const Tensor& grad_x,
   const Tensor grad_pre = saved.pre;
 
   down_.backward_input(pass, activated, grad_out);
-  ops::activation_backward(pass.ctx, {.grad_pre = grad_pre,
-                                      .grad_out = activated,
-                                      .pre = saved.pre,
-                                      .kind = activation_,
-                                      .scaled_out = activated});
+  ops::activation_backward(
+      pass.ctx,
+      {.grad_pre = grad_pre, .grad_out = activated, .pre = saved.pre, .kind = activation_, .scaled_out = activated});
   pass.ctx.observe(grad_pre, "grad.{}.pre_activation", prefix_);
   down_.backward_parameters(pass, grad_out, activated);
   up_.backward_parameters(pass, grad_pre, x);

@@ -29,7 +29,7 @@ class FeedForward {
   ops::Activation activation_;
   int64_t hidden_size_;
   std::string prefix_;
-  Linear up_;    // gate and up in one product
+  Linear up_;  // gate and up in one product
   Linear down_;
 };
 

@@ -24,7 +24,8 @@ class Linear {
   int64_t out_size() const { return weight_->dims[0]; }
   int64_t in_size() const { return weight_->dims[1]; }
 
-  // out: compute dtype or f32 [N, out], overwritten with x W^T + b (+ addend, f32, may be out itself); x: compute [N, in].
+  // out: compute dtype or f32 [N, out], overwritten with x W^T + b (+ addend, f32, may be out itself); x: compute [N,
+  // in].
   void forward(Pass& pass, const Tensor& out, const Tensor& x, const Tensor& addend = {}) const;
   // Accumulates the gradients of weight and bias. grad_out: compute [N, out].
   void backward_parameters(Pass& pass, const Tensor& grad_out, const Tensor& x) const;

@@ -29,10 +29,18 @@ void fill(std::span<float> values, const Init& init, uint64_t seed, const std::s
   parallel_for(static_cast<int64_t>(values.size()), 1 << 14, [&](int64_t begin, int64_t end, int /*thread*/) {
     for (int64_t i = begin; i < end; ++i) {
       switch (init.kind) {
-        case Init::Kind::kZeros: values[i] = 0; break;
-        case Init::Kind::kOnes: values[i] = 1; break;
-        case Init::Kind::kNormal: values[i] = static_cast<float>(init.scale * random.normal(i)); break;
-        case Init::Kind::kUniform: values[i] = static_cast<float>(init.scale * (2.0 * random.uniform(i) - 1)); break;
+        case Init::Kind::kZeros:
+          values[i] = 0;
+          break;
+        case Init::Kind::kOnes:
+          values[i] = 1;
+          break;
+        case Init::Kind::kNormal:
+          values[i] = static_cast<float>(init.scale * random.normal(i));
+          break;
+        case Init::Kind::kUniform:
+          values[i] = static_cast<float>(init.scale * (2.0 * random.uniform(i) - 1));
+          break;
       }
     }
   });
@@ -40,14 +48,20 @@ void fill(std::span<float> values, const Init& init, uint64_t seed, const std::s
 
 }  // namespace
 
-Init Init::linear_default(int64_t fan_in) { return uniform(1 / std::sqrt(static_cast<double>(fan_in))); }
+Init Init::linear_default(int64_t fan_in) {
+  return uniform(1 / std::sqrt(static_cast<double>(fan_in)));
+}
 
 Init Init::xavier_uniform(int64_t fan_in, int64_t fan_out, double gain) {
   return uniform(gain * std::sqrt(6.0 / static_cast<double>(fan_in + fan_out)));
 }
 
-int64_t ParameterPart::count() const { return product(dims); }
-int64_t Parameter::count() const { return product(dims); }
+int64_t ParameterPart::count() const {
+  return product(dims);
+}
+int64_t Parameter::count() const {
+  return product(dims);
+}
 
 Parameter& ParameterStore::add(ParameterKind kind, std::string name, std::vector<int64_t> dims, Init init) {
   std::vector<ParameterPart> parts{{std::move(name), dims, init, 0}};

@@ -25,8 +25,7 @@ void Router::forward(Pass& pass, Routing& routing, const Tensor& balance_loss, c
   routing.share = pass.allocate("routing", DType::kF32, {config_.experts});
 
   const ArenaScope scope = pass.scope();
-  ops::matmul(pass.ctx,
-              {.out = routing.probabilities, .a = in_f32(pass, z), .b = weight_.value, .transpose_b = true});
+  ops::matmul(pass.ctx, {.out = routing.probabilities, .a = in_f32(pass, z), .b = weight_.value, .transpose_b = true});
   ops::router_forward(pass.ctx, {.probabilities = routing.probabilities,
                                  .expert_index = routing.expert_index,
                                  .gate_weight = routing.gate_weight,
@@ -49,11 +48,8 @@ void Router::backward(Pass& pass, const Routing& routing, const Tensor& grad_z, 
                                   .normalize = config_.router.normalize_top_k,
                                   .balance_scale = pass.balance_scale});
   const Tensor grad_weight = pass.gradients->gradient_of(weight_);
-  ops::matmul(pass.ctx, {.out = grad_weight,
-                         .a = grad_logits,
-                         .b = in_f32(pass, z),
-                         .transpose_a = true,
-                         .addend = grad_weight});
+  ops::matmul(pass.ctx,
+              {.out = grad_weight, .a = grad_logits, .b = in_f32(pass, z), .transpose_a = true, .addend = grad_weight});
   ops::matmul(pass.ctx, {.out = grad_z, .a = grad_logits, .b = weight_.value, .addend = addend});
 }
 

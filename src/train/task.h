@@ -1,4 +1,5 @@
-// A pre-training task: what differs between causal, masked and multi-modal training: batch, input embeddings, loss head.
+// A pre-training task: what differs between causal, masked and multi-modal training: batch, input embeddings, loss
+// head.
 #pragma once
 
 #include <memory>
@@ -41,6 +42,9 @@ class CausalLm final : public Task {
   void evaluate(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses) override;
 
  private:
+  // hidden: compute dtype [N, d], the normed final hidden state, overwritten.
+  void forward(nn::Pass& pass, const DeviceBatch& batch, const Tensor& hidden);
+
   const nn::ModelConfig& config_;
   nn::ParameterStore parameters_;
   const nn::Parameter& embedding_;

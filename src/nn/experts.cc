@@ -1,0 +1,112 @@
+#include "nn/experts.h"
+
+#include "nn/feed_forward.h"
+
+namespace mhmoe::nn {
+namespace {
+
+// One parameter for all experts: first every named matrix (or bias) of expert 0, then of expert 1, ...
+Parameter& add_stacked(ParameterStore& parameters, ParameterKind kind, int64_t experts, const std::string& prefix,
+                       const std::vector<LinearPart>& one_expert, int64_t in) {
+  std::vector<ParameterPart> parts;
+  int64_t out = 0;
+  for (const LinearPart& part : one_expert) out += part.out;
+  for (int64_t e = 0; e < experts; ++e) {
+    for (const LinearPart& part : one_expert) {
+      const std::string name = fmt::format("{}.{}.{}", prefix, e, part.prefix);
+      if (kind == ParameterKind::kMatrix) {
+        parts.push_back({name + ".weight", {part.out, in}, Init::linear_default(in)});
+      } else {
+        parts.push_back({name + ".bias", {part.out}, Init::linear_default(in)});
+      }
+    }
+  }
+  std::vector<int64_t> dims = {experts, out};
+  if (kind == ParameterKind::kMatrix) dims.push_back(in);
+  return parameters.add_packed(kind, std::move(dims), std::move(parts));
+}
+
+std::vector<LinearPart> without_prefix(ops::Activation activation, int64_t hidden) {
+  std::vector<LinearPart> parts = input_projections(activation, "", hidden);
+  for (LinearPart& part : parts) part.prefix.erase(0, 1);
+  return parts;
+}
+
+}  // namespace
+
+Experts::Experts(const ModelConfig& config, ParameterStore& parameters, const std::string& prefix, int64_t width)
+    : activation_(config.ffn.activation), hidden_size_(config.moe.expert_hidden_size) {
+  const int64_t experts = config.moe.experts;
+  const auto up = without_prefix(activation_, hidden_size_);
+  const std::vector<LinearPart> down = {{"down", width}};
+  up_ = &add_stacked(parameters, ParameterKind::kMatrix, experts, prefix, up, width);
+  down_ = &add_stacked(parameters, ParameterKind::kMatrix, experts, prefix, down, hidden_size_);
+  if (!config.ffn.bias) return;
+  up_bias_ = &add_stacked(parameters, ParameterKind::kVector, experts, prefix, up, width);
+  down_bias_ = &add_stacked(parameters, ParameterKind::kVector, experts, prefix, down, hidden_size_);
+}
+
+void Experts::forward(Pass& pass, const Tensor& out, const Tensor& pre, const Tensor& rows,
+                      const ops::RowGroups& groups) const {
+  const ArenaScope scope = pass.scope();
+  const Tensor activated = pass.allocate("expert activation", pass.compute, {rows.rows(), hidden_size_});
+  ops::grouped_matmul(pass.ctx, {.out = pre,
+                                 .a = rows,
+                                 .weight = up_->value,
+                                 .groups = groups,
+                                 .transpose_weight = true,
+                                 .bias = up_bias_ != nullptr ? up_bias_->value : Tensor{}});
+  ops::activation_forward(pass.ctx, {.out = activated, .pre = pre, .kind = activation_});
+  ops::grouped_matmul(pass.ctx, {.out = out,
+                                 .a = activated,
+                                 .weight = down_->value,
+                                 .groups = groups,
+                                 .transpose_weight = true,
+                                 .bias = down_bias_ != nullptr ? down_bias_->value : Tensor{}});
+}
+
+void Experts::backward(Pass& pass, const Backward& args) const {
+  const ArenaScope scope = pass.scope();
+  // First upstream times the down-projection, then, in place, the gate-scaled activation itself.
+  const Tensor activated = pass.allocate("expert activation", pass.compute, {args.rows.rows(), hidden_size_});
+  const Tensor grad_pre = args.pre;
+  ops::grouped_matmul(
+      pass.ctx,
+      {.out = activated, .a = args.upstream, .weight = down_->value, .groups = args.groups, .transpose_weight = false});
+  ops::activation_backward(pass.ctx, {.grad_pre = grad_pre,
+                                      .grad_out = activated,
+                                      .pre = args.pre,
+                                      .kind = activation_,
+                                      .scaled_out = activated,
+                                      .gate = args.gate,
+                                      .grad_gate = args.grad_gate,
+                                      .row_assignment = args.row_assignment});
+  backward_down(pass, args, activated);
+  ops::grouped_weight_grad(
+      pass.ctx,
+      {.grad_weight = pass.gradients->gradient_of(*up_), .grad_out = grad_pre, .x = args.rows, .groups = args.groups});
+  if (up_bias_ != nullptr) {
+    ops::grouped_bias_backward(
+        pass.ctx, {.grad_bias = pass.gradients->gradient_of(*up_bias_), .grad_out = grad_pre, .groups = args.groups});
+  }
+  ops::grouped_matmul(
+      pass.ctx,
+      {.out = args.grad_rows, .a = grad_pre, .weight = up_->value, .groups = args.groups, .transpose_weight = false});
+}
+
+void Experts::backward_down(Pass& pass, const Backward& args, const Tensor& activated) const {
+  ops::grouped_weight_grad(pass.ctx, {.grad_weight = pass.gradients->gradient_of(*down_),
+                                      .grad_out = args.upstream,
+                                      .x = activated,
+                                      .groups = args.groups});
+  if (down_bias_ == nullptr) return;
+  ops::grouped_bias_backward(pass.ctx, {.grad_bias = pass.gradients->gradient_of(*down_bias_),
+                                        .grad_out = args.upstream,
+                                        .groups = args.groups,
+                                        .bias = down_bias_->value,
+                                        .gate = args.gate,
+                                        .grad_gate = args.grad_gate,
+                                        .row_assignment = args.row_assignment});
+}
+
+}  // namespace mhmoe::nn

@@ -1,0 +1,62 @@
+#include "nn/lm_head.h"
+
+#include <algorithm>
+
+#include "ops/cross_entropy.h"
+#include "ops/matmul.h"
+
+namespace mhmoe::nn {
+namespace {
+
+// Logits of one chunk: large enough for fast products, small beside everything else.
+constexpr int64_t kChunkElements = int64_t{4} << 20;
+constexpr int64_t kSmallestChunk = 64;
+
+}  // namespace
+
+LmHead::LmHead(const Parameter& weight, int64_t chunk_rows) : weight_(weight), chunk_rows_(chunk_rows) {}
+
+int64_t LmHead::chunk_rows(int64_t rows) const {
+  const int64_t wanted = chunk_rows_ > 0 ? chunk_rows_ : std::max(kSmallestChunk, kChunkElements / weight_.dims[0]);
+  return std::min(rows, wanted);
+}
+
+void LmHead::logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& losses, const Tensor& grad_logits,
+                               const Tensor& hidden, const Tensor& targets, float scale) const {
+  ops::matmul(pass.ctx, {.out = logits, .a = hidden, .b = weight_.value, .transpose_b = true});
+  pass.ctx.observe(logits, "logits");
+  ops::cross_entropy(
+      pass.ctx, {.loss = losses, .logits = logits, .targets = targets, .grad_logits = grad_logits, .scale = scale});
+}
+
+void LmHead::forward(Pass& pass, const Tensor& losses, const Tensor& hidden, const Tensor& targets) const {
+  const ArenaScope scope = pass.scope();
+  const int64_t rows = hidden.rows(), chunk = chunk_rows(rows);
+  const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, weight_.dims[0]});
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t n = std::min(chunk, rows - begin);
+    logits_and_losses(pass, buffer.slice_rows(0, n), losses.view({rows, 1}).slice_rows(begin, n).view({n}), {},
+                      hidden.slice_rows(begin, n), targets.view({rows, 1}).slice_rows(begin, n).view({n}), 0);
+  }
+}
+
+void LmHead::forward_backward(Pass& pass, const Tensor& losses, const Tensor& grad_hidden, const Tensor& hidden,
+                              const Tensor& targets, float scale) const {
+  const ArenaScope scope = pass.scope();
+  const int64_t rows = hidden.rows(), chunk = chunk_rows(rows), vocab = weight_.dims[0];
+  const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, vocab});
+  const Tensor grad_buffer =
+      pass.compute == DType::kF32 ? buffer : pass.allocate("logits chunk", pass.compute, {chunk, vocab});
+  const Tensor grad_weight = pass.gradients->gradient_of(weight_);
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t n = std::min(chunk, rows - begin);
+    const Tensor grad_logits = grad_buffer.slice_rows(0, n);
+    const Tensor x = hidden.slice_rows(begin, n);
+    logits_and_losses(pass, buffer.slice_rows(0, n), losses.view({rows, 1}).slice_rows(begin, n).view({n}), grad_logits,
+                      x, targets.view({rows, 1}).slice_rows(begin, n).view({n}), scale);
+    ops::matmul(pass.ctx, {.out = grad_weight, .a = grad_logits, .b = x, .transpose_a = true, .addend = grad_weight});
+    ops::matmul(pass.ctx, {.out = grad_hidden.slice_rows(begin, n), .a = grad_logits, .b = weight_.value});
+  }
+}
+
+}  // namespace mhmoe::nn

@@ -1,0 +1,88 @@
+#include "nn/moe.h"
+
+#include "ops/routing.h"
+
+namespace mhmoe::nn {
+
+Moe::Moe(const ModelConfig& config, ParameterStore& parameters, const std::string& prefix, int64_t width,
+         int64_t moe_index)
+    : config_(config.moe),
+      prefix_(prefix),
+      moe_index_(moe_index),
+      router_(config.moe, parameters, prefix + ".router", width),
+      experts_(config, parameters, prefix + ".experts", width) {}
+
+// Slots and buffer rows from the router's choices.
+void Moe::assign(Pass& pass, Saved& saved, int64_t rows, const Tensor& load) const {
+  const int64_t k = config_.top_k, experts = config_.experts;
+  const int64_t capacity = expert_capacity(config_, pass.capacity_factor, rows);
+  const int64_t buffer_rows = capacity > 0 ? experts * capacity : rows * k;
+  saved.slot = pass.allocate("routing", DType::kI32, {rows, k});
+  saved.row_of = pass.allocate("routing", DType::kI32, {rows, k});
+  saved.row_assignment = pass.allocate("routing", DType::kI32, {buffer_rows});
+  saved.groups.begin = pass.allocate("routing", DType::kI32, {experts});
+  saved.groups.rows = pass.allocate("routing", DType::kI32, {experts});
+  ops::assign_slots(pass.ctx, {.slot = saved.slot,
+                               .row_of = saved.row_of,
+                               .row_assignment = saved.row_assignment,
+                               .begin = saved.groups.begin,
+                               .rows = saved.groups.rows,
+                               .load = load,
+                               .expert_index = saved.routing.expert_index,
+                               .capacity = capacity});
+}
+
+void Moe::observe(Pass& pass, const Saved& saved, const Tensor& balance_loss) const {
+  pass.ctx.observe(balance_loss, "{}.balance_loss", prefix_);
+  pass.ctx.observe(saved.routing.expert_index, "{}.expert_index", prefix_);
+  pass.ctx.observe(saved.routing.gate_weight, "{}.gate_weight", prefix_);
+  pass.ctx.observe(saved.slot, "{}.slot", prefix_);
+}
+
+void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend) const {
+  const Tensor& losses = pass.statistics.balance_loss;
+  const Tensor balance_loss = losses.view({losses.count(), 1}).slice_rows(moe_index_, 1).view({1});
+  const Tensor load = pass.statistics.load.slice_rows(moe_index_, 1).view({config_.experts});
+  router_.forward(pass, saved.routing, balance_loss, z);
+  assign(pass, saved, z.rows(), load);
+  const int64_t buffer_rows = saved.row_assignment.count();
+  saved.pre = pass.allocate("expert pre-activation", pass.compute, {buffer_rows, experts_.pre_width()});
+  observe(pass, saved, balance_loss);
+
+  const ArenaScope scope = pass.scope();
+  const Tensor rows = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+  const Tensor results = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+  ops::gather_rows(pass.ctx, {.out = rows, .x = z, .row_assignment = saved.row_assignment, .k = config_.top_k});
+  experts_.forward(pass, results, saved.pre, rows, saved.groups);
+  ops::combine_rows(
+      pass.ctx,
+      {.y = out, .rows = results, .row_of = saved.row_of, .gate = saved.routing.gate_weight, .addend = addend});
+}
+
+void Moe::backward(Pass& pass, const Saved& saved, const Tensor& grad_z, const Tensor& grad_out, const Tensor& z,
+                   const Tensor& addend) const {
+  const ArenaScope scope = pass.scope();
+  const int64_t buffer_rows = saved.row_assignment.count();
+  const Tensor grad_gate = pass.allocate("routing gradient", DType::kF32, {z.rows(), config_.top_k});
+  const Tensor rows = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+  const Tensor upstream = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+  const Tensor grad_rows = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+
+  pass.ctx.fill_zero(grad_gate);  // the gate of a dropped assignment has no gradient
+  ops::gather_rows(pass.ctx,
+                   {.out = upstream, .x = grad_out, .row_assignment = saved.row_assignment, .k = config_.top_k});
+  ops::gather_rows(pass.ctx, {.out = rows, .x = z, .row_assignment = saved.row_assignment, .k = config_.top_k});
+  experts_.backward(pass, {.grad_rows = grad_rows,
+                           .grad_gate = grad_gate,
+                           .upstream = upstream,
+                           .pre = saved.pre,
+                           .rows = rows,
+                           .gate = saved.routing.gate_weight,
+                           .row_assignment = saved.row_assignment,
+                           .groups = saved.groups});
+  pass.ctx.observe(grad_gate, "grad.{}.gate_weight", prefix_);
+  router_.backward(pass, saved.routing, grad_z, grad_gate, z, addend);
+  ops::combine_rows(pass.ctx, {.y = grad_z, .rows = grad_rows, .row_of = saved.row_of, .addend = grad_z});
+}
+
+}  // namespace mhmoe::nn

@@ -1,0 +1,54 @@
+#include <cmath>
+
+#include "ops/embedding.h"
+#include "train/task.h"
+
+namespace mhmoe::train {
+
+using nn::Init;
+using nn::Parameter;
+using nn::ParameterKind;
+using nn::Pass;
+
+namespace {
+
+Parameter& add_table(const nn::ModelConfig& config, nn::ParameterStore& parameters, const char* name) {
+  const double deviation = 1 / std::sqrt(static_cast<double>(config.hidden_size));
+  return parameters.add(ParameterKind::kMatrix, name, {config.vocab_size, config.hidden_size}, Init::normal(deviation));
+}
+
+}  // namespace
+
+CausalLm::CausalLm(const nn::ModelConfig& config, bool recompute_blocks, int64_t logit_chunk_rows)
+    : config_(config),
+      embedding_(add_table(config, parameters_, "embed.weight")),
+      transformer_(config, parameters_, recompute_blocks),
+      head_(config.tie_embeddings ? embedding_ : add_table(config, parameters_, "lm_head.weight"), logit_chunk_rows) {}
+
+void CausalLm::forward(Pass& pass, const DeviceBatch& batch, const Tensor& hidden) {
+  const Tensor input = pass.allocate("residual stream", DType::kF32, {pass.tokens(), config_.hidden_size});
+  ops::embedding_forward(pass.ctx, {.out = input, .table = embedding_.value, .tokens = batch.tokens});
+  transformer_.forward(pass, saved_, hidden, input);
+}
+
+void CausalLm::forward_backward(Pass& pass, const DeviceBatch& batch, const Tensor& losses, float scale) {
+  const ArenaScope scope = pass.scope();
+  const Tensor hidden = pass.allocate("final norm output", pass.compute, {pass.tokens(), config_.hidden_size});
+  forward(pass, batch, hidden);
+
+  const Tensor grad_hidden = pass.allocate("final norm gradient", pass.compute, {pass.tokens(), config_.hidden_size});
+  const Tensor grad = pass.allocate("residual gradient", DType::kF32, {pass.tokens(), config_.hidden_size});
+  head_.forward_backward(pass, losses, grad_hidden, hidden, batch.targets, scale);
+  transformer_.backward(pass, saved_, grad, grad_hidden);
+  ops::embedding_backward(
+      pass.ctx, {.grad_table = pass.gradients->gradient_of(embedding_), .grad_out = grad, .tokens = batch.tokens});
+}
+
+void CausalLm::evaluate(Pass& pass, const DeviceBatch& batch, const Tensor& losses) {
+  const ArenaScope scope = pass.scope();
+  const Tensor hidden = pass.allocate("final norm output", pass.compute, {pass.tokens(), config_.hidden_size});
+  forward(pass, batch, hidden);
+  head_.forward(pass, losses, hidden, batch.targets);
+}
+
+}  // namespace mhmoe::train
