@@ -30,6 +30,7 @@ constexpr ops::KernelTable kKernels = {
     .grouped_bias_backward = grouped_bias_backward,
     .cross_entropy = cross_entropy,
     .cast = cast,
+    .add = add,
     .reduce = reduce,
     .clip_scale = clip_scale,
     .adam_update = adam_update,

@@ -26,6 +26,7 @@ void grouped_weight_grad(Context& ctx, const ops::GroupedWeightGrad& args);
 void grouped_bias_backward(Context& ctx, const ops::GroupedBiasBackward& args);
 void cross_entropy(Context& ctx, const ops::CrossEntropy& args);
 void cast(Context& ctx, const ops::Cast& args);
+void add(Context& ctx, const ops::Add& args);
 void reduce(Context& ctx, const ops::Reduce& args);
 void clip_scale(Context& ctx, const ops::ClipScale& args);
 void adam_update(Context& ctx, const ops::AdamUpdate& args);

@@ -13,6 +13,14 @@ void cast(Context& ctx, const Cast& args) {
   run(ctx, &KernelTable::cast, args);
 }
 
+void add(Context& ctx, const Add& args) {
+  constexpr auto kOp = "add";
+  Argument(ctx, kOp, "a", args.a).floating();
+  Argument(ctx, kOp, "b", args.b).count(args.a.count()).floating();
+  Argument(ctx, kOp, "out", args.out).count(args.a.count()).floating();
+  run(ctx, &KernelTable::add, args);
+}
+
 void reduce(Context& ctx, const Reduce& args) {
   constexpr auto kOp = "reduce";
   Argument(ctx, kOp, "in", args.in).dtype(DType::kF32);

@@ -9,6 +9,10 @@ namespace mhmoe::ops {
 struct Cast {
   Tensor out, in;
 };
+// out = a + b. Equal counts; f32 or bf16 each; out may be a or b.
+struct Add {
+  Tensor out, a, b;
+};
 // out[0] += scale * sum(in), or the sum of squares. out: f32 [1]; in: f32. Sums in fixed chunks: the same bits at any
 // number of threads.
 struct Reduce {
@@ -18,6 +22,7 @@ struct Reduce {
 };
 
 void cast(Context& ctx, const Cast& args);
+void add(Context& ctx, const Add& args);
 void reduce(Context& ctx, const Reduce& args);
 
 }  // namespace mhmoe::ops

@@ -51,6 +51,7 @@ struct KernelTable {
   Required<GroupedBiasBackward> grouped_bias_backward;
   Required<CrossEntropy> cross_entropy;
   Required<Cast> cast;
+  Required<Add> add;
   Required<Reduce> reduce;
   Required<ClipScale> clip_scale;
   Required<AdamUpdate> adam_update;
