@@ -1,0 +1,81 @@
+// Batches of token sequences. Sequence j of a shard is its tokens [jT, jT + T]: T inputs, and as targets the same
+// shifted by one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/mixture.h"
+#include "data/shards.h"
+#include "data/tokenizer.h"
+
+namespace mhmoe::data {
+
+struct Source {
+  std::string path;  // prefix of a shard
+  double weight = 1.0;
+};
+
+// Endless training data. The position of a run is one integer, the global sequence number: what stands at a number
+// depends on (seed, sources, number) alone, so any number of ranks and any micro-batch read the same sequences.
+class BatchLoader {
+ public:
+  // Throws Error(kBadData) when a shard holds no whole sequence.
+  BatchLoader(std::span<const Source> sources, const Tokenizer& tokenizer, int64_t sequence_length, uint64_t seed);
+
+  // tokens, targets: [B, T], overwritten with the sequences of numbers first .. first + B - 1.
+  void read(int64_t first, std::span<int32_t> tokens, std::span<int32_t> targets) const;
+
+  struct Location {
+    int32_t source = 0;
+    int64_t epoch = 0;
+    int64_t sequence = 0;  // within the source
+  };
+  Location locate(int64_t number) const {
+    return locate(mixture_.block(number / Mixture::kBlock)[number % Mixture::kBlock]);
+  }
+
+  int64_t sequence_length() const { return length_; }
+  // Sequences of all sources together, each counted once.
+  int64_t sequence_count() const;
+  const Shard& shard(int64_t source) const { return *shards_[source]; }
+
+ private:
+  Location locate(Mixture::Draw draw) const;
+  int64_t sequences_of(int64_t source) const { return (shards_[source]->token_count() - 1) / length_; }
+
+  std::vector<std::unique_ptr<Shard>> shards_;
+  Mixture mixture_;
+  int64_t length_;
+  uint64_t seed_;
+};
+
+// A validation set: sequences from the start, none overlapping, every target scored exactly once. Rows are padded with
+// EOS and target -1 after the last scored target.
+class ValidationSet {
+ public:
+  // At most max_targets targets are scored; all of them where the shard holds fewer.
+  ValidationSet(const std::string& path, const Tokenizer& tokenizer, int64_t sequence_length, int64_t max_targets);
+
+  // tokens, targets: [B, T], overwritten with sequences first .. first + B - 1; those from sequences() on are padding.
+  void read(int64_t first, std::span<int32_t> tokens, std::span<int32_t> targets) const;
+
+  int64_t sequences() const { return (targets_ + length_ - 1) / length_; }
+  int64_t targets() const { return targets_; }
+  // All that the shard holds: targets() is less when max_targets cut it.
+  int64_t available_targets() const { return shard_.token_count() - 1; }
+  // UTF-8 bytes that the scored targets stand for, EOS counting as none.
+  int64_t utf8_bytes() const { return utf8_bytes_; }
+
+ private:
+  Shard shard_;
+  int64_t length_;
+  int32_t eos_;
+  int64_t targets_;
+  int64_t utf8_bytes_ = 0;
+};
+
+}  // namespace mhmoe::data

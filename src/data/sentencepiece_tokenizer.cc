@@ -1,0 +1,134 @@
+#include "data/sentencepiece_tokenizer.h"
+
+#include <sentencepiece_processor.h>
+#include <sentencepiece_trainer.h>
+#include <xxhash.h>
+
+#include <unordered_map>
+
+#include "core/error.h"
+
+namespace mhmoe::data {
+namespace {
+
+constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581: how pieces write a space
+
+class SentencePieceTokenizer : public Tokenizer {
+ public:
+  SentencePieceTokenizer(const std::string& path, std::string_view model) {
+    const auto status = processor_.LoadFromSerializedProto(model);
+    if (!status.ok()) {
+      fail(ExitCode::kBadData, "{}: not a SentencePiece model of {} bytes ({})", path, model.size(), status.message());
+    }
+    eos_ = processor_.eos_id();
+    if (eos_ < 0) fail(ExitCode::kBadData, "{}: the model defines no end-of-sentence piece; documents need one", path);
+    for (int id = 0; id < processor_.GetPieceSize(); ++id) pieces_.push_back(bytes_of(id));
+    name_ = "sentencepiece";
+    hash_ = XXH3_64bits(model.data(), model.size());
+    splits_space_marks_ = has_byte_pieces() && !adds_dummy_prefix();
+  }
+
+  void encode(std::string_view text, std::vector<int32_t>& ids) const override {
+    // A literal U+2581 would decode to a space: spelt as bytes it stays what it is.
+    size_t mark;
+    while (splits_space_marks_ && (mark = text.find(kSpaceMark)) != std::string_view::npos) {
+      append(text.substr(0, mark), ids);
+      for (const char c : kSpaceMark) ids.push_back(byte_ids_[static_cast<unsigned char>(c)]);
+      text.remove_prefix(mark + kSpaceMark.size());
+    }
+    append(text, ids);
+  }
+
+ private:
+  std::string bytes_of(int id) {
+    if (processor_.IsControl(id)) return {};
+    std::string piece = processor_.IdToPiece(id);
+    if (processor_.IsByte(id)) {  // written <0x0A>
+      const auto byte = static_cast<unsigned char>(std::stoi(piece.substr(3, 2), nullptr, 16));
+      byte_ids_[byte] = id;
+      return {static_cast<char>(byte)};
+    }
+    if (processor_.IsUnknown(id)) return "\xef\xbf\xbd";
+    for (size_t at = 0; (at = piece.find(kSpaceMark, at)) != std::string::npos; ++at) {
+      piece.replace(at, kSpaceMark.size(), " ");
+    }
+    return piece;
+  }
+
+  bool has_byte_pieces() const {
+    for (const int32_t id : byte_ids_) {
+      if (id < 0) return false;
+    }
+    return true;
+  }
+
+  bool adds_dummy_prefix() const {
+    std::vector<int32_t> ids;
+    append("a", ids);
+    return decode(ids) != "a";
+  }
+
+  void append(std::string_view text, std::vector<int32_t>& ids) const {
+    if (text.empty()) return;
+    std::vector<int> some;
+    const auto status = processor_.Encode(text, &some);
+    if (!status.ok()) fail(ExitCode::kInternal, "SentencePiece could not encode: {}", status.message());
+    ids.insert(ids.end(), some.begin(), some.end());
+  }
+
+  sentencepiece::SentencePieceProcessor processor_;
+  std::vector<int32_t> byte_ids_ = std::vector<int32_t>(256, -1);
+  bool splits_space_marks_ = false;
+};
+
+class LineIterator : public sentencepiece::SentenceIterator {
+ public:
+  explicit LineIterator(const std::function<bool(std::string&)>& next_line) : next_line_(next_line) { Next(); }
+  bool done() const override { return done_; }
+  void Next() override { done_ = !next_line_(line_); }
+  const std::string& value() const override { return line_; }
+  sentencepiece::util::Status status() const override { return {}; }
+
+ private:
+  const std::function<bool(std::string&)>& next_line_;
+  std::string line_;
+  bool done_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& path, std::string_view model) {
+  return std::make_unique<SentencePieceTokenizer>(path, model);
+}
+
+std::string train_sentencepiece(int64_t vocab_size, const std::function<bool(std::string&)>& next_line) {
+  LineIterator lines(next_line);
+  std::string model;
+  const auto status = sentencepiece::SentencePieceTrainer::Train(
+      std::unordered_map<std::string, std::string>{
+          {"model_type", "bpe"},
+          {"vocab_size", std::to_string(vocab_size)},
+          {"byte_fallback", "true"},
+          {"normalization_rule_name", "identity"},
+          {"add_dummy_prefix", "false"},
+          {"remove_extra_whitespaces", "false"},
+          {"allow_whitespace_only_pieces", "true"},
+          {"character_coverage", "0.9995"},
+          {"max_sentence_length", std::to_string(kMaxTrainingLine)},
+          {"unk_id", "0"},
+          {"eos_id", "1"},
+          {"bos_id", "-1"},
+          {"pad_id", "-1"},
+          {"num_threads", "1"},
+          {"minloglevel", "2"},
+      },
+      &lines, &model);
+  if (!status.ok()) {
+    fail(ExitCode::kBadData,
+         "cannot train a vocabulary of {} pieces on this text: {}; take more text or a smaller vocabulary", vocab_size,
+         status.message());
+  }
+  return model;
+}
+
+}  // namespace mhmoe::data

@@ -1,0 +1,154 @@
+#include "data/shards.h"
+
+#include "data/fixtures.h"
+
+namespace mhmoe::data {
+namespace {
+
+// A .idx written by hand from the format's description, little endian: two documents of 2 and 3 uint16 tokens.
+std::string index_by_hand() {
+  std::string s("MMIDIDX\0\0", 9);
+  const auto number = [&](int bytes, int64_t value) {
+    for (int i = 0; i < bytes; ++i) s += static_cast<char>(value >> (8 * i));
+  };
+  number(8, 1);  // version
+  number(1, 8);  // uint16
+  number(8, 2);  // sequences
+  number(8, 3);  // document entries
+  for (const int size : {2, 3}) number(4, size);
+  for (const int pointer : {0, 4}) number(8, pointer);
+  for (const int document : {0, 1, 2}) number(8, document);
+  return s;
+}
+
+std::string tokens_by_hand() {
+  return {"\x05\0\x09\0\x01\x01\x02\0\x09\0", 10};
+}  // 5 9 | 257 2 9
+
+class Shards : public testing::Test {
+ protected:
+  std::string write(std::string index, const std::string& tokens) {
+    write_file(folder_ / "s.idx", index);
+    write_file(folder_ / "s.bin", tokens);
+    return folder_ / "s";
+  }
+  void expect_rejected(const std::string& index, const std::string& tokens, const std::vector<std::string>& parts) {
+    const std::string prefix = write(index, tokens);
+    expect_error([&] { Shard(prefix, tokenizer_); }, parts);
+  }
+  std::string patched(size_t offset, const std::string& bytes) {
+    return index_by_hand().replace(offset, bytes.size(), bytes);
+  }
+
+  TemporaryFolder folder_;
+  CountingTokenizer tokenizer_{300};
+};
+
+TEST_F(Shards, ReadsAShardWrittenByHand) {
+  const Shard shard(write(index_by_hand(), tokens_by_hand()), tokenizer_);
+  EXPECT_EQ(shard.token_count(), 5);
+  EXPECT_EQ(shard.document_count(), 2);
+  EXPECT_FALSE(shard.info().has_value());
+  std::vector<int32_t> ids(5);
+  shard.read(0, ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{5, 9, 257, 2, 9}));
+}
+
+TEST_F(Shards, WriterGivesTheBytesWrittenByHand) {
+  class NineIsEos : public CountingTokenizer {
+   public:
+    NineIsEos() : CountingTokenizer(300) { eos_ = 9; }
+  } tokenizer;
+  ShardWriter writer(folder_ / "w", tokenizer);
+  writer.add_document(std::vector<int32_t>{5}, 3);
+  writer.add_document(std::vector<int32_t>{257, 2}, 4);
+  const ShardInfo info = writer.finish();
+  EXPECT_EQ(read_file(folder_ / "w.idx"), index_by_hand());
+  EXPECT_EQ(read_file(folder_ / "w.bin"), tokens_by_hand());
+  EXPECT_EQ(info.tokens, 5);
+  EXPECT_EQ(info.utf8_bytes, 7);
+}
+
+TEST_F(Shards, RoundTripsNarrowAndWideIdsAndEmptyDocuments) {
+  for (const int64_t vocab_size : {65499, 65500, 200000}) {
+    const CountingTokenizer tokenizer(vocab_size);
+    const std::string prefix = folder_ / fmt::format("v{}", vocab_size);
+    const auto last = static_cast<int32_t>(vocab_size - 2);
+    ShardWriter writer(prefix, tokenizer);
+    writer.add_document({}, 0);
+    writer.add_document(std::vector<int32_t>{0, last}, 2);
+    writer.add_document({}, 0);
+    writer.finish();
+    EXPECT_EQ(std::filesystem::file_size(prefix + ".bin"), vocab_size < 65500 ? 10u : 20u);
+
+    const Shard shard(prefix, tokenizer);
+    std::vector<int32_t> ids(5);
+    shard.read(0, ids);
+    EXPECT_EQ(ids, (std::vector<int32_t>{tokenizer.eos(), 0, last, tokenizer.eos(), tokenizer.eos()}));
+    EXPECT_EQ(shard.document_count(), 3);
+    EXPECT_EQ(shard.info()->utf8_bytes, 2);
+    EXPECT_EQ(shard.info()->vocab_size, vocab_size);
+  }
+}
+
+TEST_F(Shards, AnUnfinishedWriterLeavesNothing) {
+  {
+    ShardWriter writer(folder_ / "deep/w", tokenizer_);
+    writer.add_document(std::vector<int32_t>{1, 2, 3}, 3);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "deep"));
+}
+
+TEST_F(Shards, MissingFilesAreNamed) {
+  expect_error([&] { Shard(folder_ / "none", tokenizer_); }, {"none.idx", "mhmoe prepare"});
+  write_file(folder_ / "half.idx", index_by_hand());
+  expect_error([&] { Shard(folder_ / "half", tokenizer_); }, {"half.bin"});
+}
+
+TEST_F(Shards, EveryTruncationIsRejected) {
+  const std::string index = index_by_hand();
+  for (size_t length = 0; length < index.size(); ++length) {
+    expect_rejected(index.substr(0, length), tokens_by_hand(), {"s.idx", "offset"});
+  }
+  expect_rejected(index + '\0', tokens_by_hand(), {"s.idx", "offset 18"});
+  expect_rejected(index, tokens_by_hand().substr(0, 9), {"s.bin", "9 bytes", "expected 10"});
+  expect_rejected(index, tokens_by_hand() + "xx", {"s.bin", "12 bytes", "expected 10"});
+}
+
+TEST_F(Shards, EveryWrongFieldIsRejectedWithItsOffset) {
+  const std::string tokens = tokens_by_hand();
+  expect_rejected(patched(0, "X"), tokens, {"s.idx: offset 0", "MMIDIDX"});
+  expect_rejected(patched(9, "\x02"), tokens, {"offset 9", "version 1, found 2"});
+  expect_rejected(patched(17, "\x06"), tokens, {"offset 17", "uint16", "int32", "found 6"});
+  expect_rejected(patched(18, std::string(8, '\x7f')), tokens, {"offset 18"});
+  expect_rejected(patched(18, std::string(8, '\xff')), tokens, {"offset 18"});
+  expect_rejected(patched(26, std::string(8, '\x7f')), tokens, {"offset 26"});
+  expect_rejected(patched(26, std::string(8, '\0')), tokens, {"offset 26"});
+  expect_rejected(patched(34, std::string(4, '\xff')), tokens, {"s.idx", "sequence 0", "-1 tokens"});
+  expect_rejected(patched(38, "\x04"), tokens, {"s.bin", "10 bytes", "expected 12"});
+  expect_rejected(patched(50, "\x06"), tokens, {"offset 50", "sequence 1", "byte 6, expected byte 4"});
+  expect_rejected(patched(58, "\x01"), tokens, {"offset 58", "entry 0"});
+  expect_rejected(patched(66, "\x03"), tokens, {"offset 66", "entry 1"});
+  expect_rejected(patched(74, "\x01"), tokens, {"offset 74", "entry 2"});
+}
+
+TEST_F(Shards, IdsOutsideTheVocabularyAreRejectedWhenRead) {
+  const CountingTokenizer small(257);
+  const Shard shard(write(index_by_hand(), tokens_by_hand()), small);
+  std::vector<int32_t> ids(2);
+  shard.read(0, ids);
+  expect_error([&] { shard.read(1, ids); }, {"s.bin", "offset 4", "257", "vocabulary of 257"});
+}
+
+TEST_F(Shards, AnotherTokenizerOrAStaleDescriptionIsRejected) {
+  write_counting_shard(folder_ / "c", tokenizer_, 20);
+  expect_error([&] { Shard(folder_ / "c", CountingTokenizer(300, 8)); }, {"c.json", "another tokenizer"});
+  write_file(folder_ / "c.json", "{\"tokens\": 3}");
+  expect_error([&] { Shard(folder_ / "c", tokenizer_); }, {"c.json", "documents"});
+  write_counting_shard(folder_ / "d", tokenizer_, 21);
+  std::filesystem::copy_file(folder_ / "d.json", folder_ / "c.json", std::filesystem::copy_options::overwrite_existing);
+  expect_error([&] { Shard(folder_ / "c", tokenizer_); }, {"c.json", "21 tokens", "20"});
+}
+
+}  // namespace
+}  // namespace mhmoe::data
