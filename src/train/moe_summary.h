@@ -1,0 +1,24 @@
+// What the router statistics of a step come to, for logs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "nn/model_config.h"
+
+namespace mhmoe::train {
+
+// Means over micro-batches and MoE layers; all zero for a dense model.
+struct MoeSummary {
+  double balance_loss = 0;        // 1 when perfectly even
+  double load_max_over_mean = 0;  // assignments of the busiest expert over the mean
+  double dropped_fraction = 0;    // assignments beyond capacity over all assignments
+};
+
+// balance_loss: one a micro-batch and layer; load: [micro-batches * layers, experts], dropped assignments included;
+// rows: sub-tokens of a micro-batch, which with the factor give the capacity.
+MoeSummary summarize(const nn::MoeConfig& moe, std::optional<double> capacity_factor, int64_t rows,
+                     std::span<const float> balance_loss, std::span<const int32_t> load);
+
+}  // namespace mhmoe::train

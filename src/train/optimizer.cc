@@ -1,0 +1,94 @@
+#include "train/optimizer.h"
+
+#include <array>
+#include <cmath>
+
+#include "ops/adam.h"
+#include "ops/elementwise.h"
+
+namespace mhmoe::train {
+namespace {
+
+constexpr int kSumSquares = ops::kStepScalarCount;
+constexpr int kLoss = kSumSquares + 1;
+constexpr int kScalars = kLoss + 1;
+
+// Elements [begin, begin + count) of a flat vector.
+Tensor range(const Tensor& flat, int64_t begin, int64_t count) {
+  auto* data = static_cast<std::byte*>(flat.data) + static_cast<size_t>(begin) * size_of(flat.dtype);
+  return Tensor(data, flat.dtype, {count}, flat.device);
+}
+
+bool decays(const nn::Parameter& parameter, WeightDecayOn on) {
+  return on == WeightDecayOn::kAll || parameter.kind != nn::ParameterKind::kVector;
+}
+
+}  // namespace
+
+StepScalars::StepScalars(Context& ctx)
+    : all(ctx.state().allocate("step scalars", DType::kF32, {kScalars})),
+      update(range(all, 0, ops::kStepScalarCount)),
+      sum_squares(range(all, kSumSquares, 1)),
+      loss(range(all, kLoss, 1)) {}
+
+Optimizer::Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, double clip_norm)
+    : parameters_(parameters), config_(config), clip_norm_(clip_norm) {
+  const int64_t count = parameters.master().count();
+  moment1_ = ctx.state().allocate("first moments", DType::kF32, {count});
+  moment2_ = ctx.state().allocate("second moments", DType::kF32, {count});
+  ctx.fill_zero(moment1_);
+  ctx.fill_zero(moment2_);
+  make_segments();
+}
+
+// Segments meet where the next one's first parameter begins: padding between parameters is zero and stays so.
+void Optimizer::make_segments() {
+  for (const nn::Parameter& parameter : parameters_.all()) {
+    const double decay = decays(parameter, config_.weight_decay_on) ? config_.weight_decay : 0;
+    if (!segments_.empty() && segments_.back().weight_decay == decay) continue;
+    if (!segments_.empty()) segments_.back().end = parameter.offset;
+    segments_.push_back({parameter.offset, parameters_.master().count(), decay});
+  }
+}
+
+void Optimizer::update(Context& ctx, const StepScalars& scalars, const Segment& segment) const {
+  const int64_t count = segment.end - segment.begin;
+  const Tensor& copy = parameters_.copy();
+  ops::adam_update(ctx, {.master = range(parameters_.master(), segment.begin, count),
+                         .moment1 = range(moment1_, segment.begin, count),
+                         .moment2 = range(moment2_, segment.begin, count),
+                         .grad = range(parameters_.gradient(), segment.begin, count),
+                         .scalars = scalars.update,
+                         .copy = copy.empty() ? Tensor() : range(copy, segment.begin, count),
+                         .beta1 = static_cast<float>(config_.beta1),
+                         .beta2 = static_cast<float>(config_.beta2),
+                         .eps = static_cast<float>(config_.eps),
+                         .weight_decay = static_cast<float>(segment.weight_decay),
+                         .decoupled = config_.kind == OptimizerKind::kAdamW});
+}
+
+Optimizer::Outcome Optimizer::step(Context& ctx, const StepScalars& scalars, double learning_rate) {
+  const auto t = static_cast<double>(updates_ + 1);
+  std::array<float, ops::kStepScalarCount> host{};
+  host[ops::kLearningRate] = static_cast<float>(learning_rate);
+  host[ops::kBiasCorrection1] = static_cast<float>(1 - std::pow(config_.beta1, t));
+  host[ops::kBiasCorrection2] = static_cast<float>(1 - std::pow(config_.beta2, t));
+  ctx.upload(scalars.update, host.data());
+
+  ctx.fill_zero(scalars.sum_squares);
+  ops::reduce(ctx, {.out = scalars.sum_squares, .in = parameters_.gradient(), .squares = true});
+  ops::clip_scale(ctx, {.scalars = scalars.update,
+                        .sum_squares = scalars.sum_squares,
+                        .loss = scalars.loss,
+                        .clip_norm = static_cast<float>(clip_norm_)});
+  for (const Segment& segment : segments_) update(ctx, scalars, segment);
+  ctx.fill_zero(parameters_.gradient());
+
+  std::array<float, kScalars> values{};
+  ctx.download(values.data(), scalars.all);
+  const bool refused = values[ops::kRefuse] != 0;
+  if (!refused) ++updates_;
+  return {.loss = values[kLoss], .gradient_norm = std::sqrt(values[kSumSquares]), .refused = refused};
+}
+
+}  // namespace mhmoe::train
