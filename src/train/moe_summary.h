@@ -14,6 +14,7 @@ struct MoeSummary {
   double balance_loss = 0;        // 1 when perfectly even
   double load_max_over_mean = 0;  // assignments of the busiest expert over the mean
   double dropped_fraction = 0;    // assignments beyond capacity over all assignments
+  double expert_activation = 0;   // share of experts with more than a tenth of the mean load
 };
 
 // balance_loss: one a micro-batch and layer; load: [micro-batches * layers, experts], dropped assignments included;

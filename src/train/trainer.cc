@@ -8,9 +8,12 @@ namespace mhmoe::train {
 
 DType compute_dtype(Precision precision, bool device_prefers_bf16) {
   switch (precision) {
-    case Precision::kFp32: return DType::kF32;
-    case Precision::kBf16: return DType::kBF16;
-    case Precision::kAuto: return device_prefers_bf16 ? DType::kBF16 : DType::kF32;
+    case Precision::kFp32:
+      return DType::kF32;
+    case Precision::kBf16:
+      return DType::kBF16;
+    case Precision::kAuto:
+      return device_prefers_bf16 ? DType::kBF16 : DType::kF32;
   }
   return DType::kF32;
 }
@@ -45,15 +48,15 @@ void Trainer::micro_batch(const HostBatch& batch, int64_t index, const Statistic
   const DeviceBatch on_device = upload_batch(ctx_, batch, index * sequences, sequences);
   const Tensor losses = ctx_.step().allocate("losses", DType::kF32, {sequences * batch.length});
   const auto balance_weight = static_cast<float>(config_.model.moe.balance_loss_weight);
-  nn::Pass pass{.ctx = ctx_,
-                .compute = task_.parameters().compute_dtype(),
-                .batch = sequences,
-                .sequence_length = batch.length,
-                .capacity_factor = config_.model.moe.capacity_factor,
-                .statistics = {.balance_loss = statistics.balance_loss.select(index),
-                               .load = statistics.load.select(index)},
-                .gradients = &sink_,
-                .balance_scale = balance_weight / static_cast<float>(micro_batches())};
+  nn::Pass pass{
+      .ctx = ctx_,
+      .compute = task_.parameters().compute_dtype(),
+      .batch = sequences,
+      .sequence_length = batch.length,
+      .capacity_factor = config_.model.moe.capacity_factor,
+      .statistics = {.balance_loss = statistics.balance_loss.select(index), .load = statistics.load.select(index)},
+      .gradients = &sink_,
+      .balance_scale = balance_weight / static_cast<float>(micro_batches())};
   task_.forward_backward(pass, on_device, losses, scale);
   ctx_.observe(losses, "losses");
   ops::reduce(ctx_, {.out = scalars_->loss, .in = losses, .scale = scale});
@@ -80,7 +83,9 @@ StepResult Trainer::step(const HostBatch& batch) {
   MHMOE_CHECK(batch.sequences == batch_sequences() && batch.length == config_.data.sequence_length,
               "a step takes {} sequences of {} tokens, got {} of {}", batch_sequences(), config_.data.sequence_length,
               batch.sequences, batch.length);
-  StepResult result{.step = ++steps_done_, .counted = batch.counted()};
+  StepResult result;
+  result.step = ++steps_done_;
+  result.counted = batch.counted();
   result.learning_rate = learning_rate_at(config_.train.learning_rate, config_.train.steps, result.step);
   {
     ArenaScope scope(ctx_.step());

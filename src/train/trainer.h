@@ -19,12 +19,12 @@ DType compute_dtype(Precision precision, bool device_prefers_bf16);
 DeviceBatch upload_batch(Context& ctx, const HostBatch& batch, int64_t first, int64_t count);
 
 struct StepResult {
-  int64_t step = 0;           // counted from 1
-  double loss = 0;            // mean cross-entropy of the counted targets, nats, without the balance loss
-  int64_t counted = 0;        // targets
-  double gradient_norm = 0;   // before clipping
+  int64_t step = 0;          // counted from 1
+  double loss = 0;           // mean cross-entropy of the counted targets, nats, without the balance loss
+  int64_t counted = 0;       // targets
+  double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  bool refused = false;       // not finite: nothing was changed
+  bool refused = false;  // not finite: nothing was changed
   MoeSummary moe;
 };
 
@@ -36,8 +36,8 @@ class Trainer {
   // the trainer.
   Trainer(Context& ctx, const RunConfig& config, DType compute);
 
-  // The global batch of one step: batch_sequences() sequences. Throws Error(kNumeric) when kRefusedInARow steps in a row
-  // were refused.
+  // The global batch of one step: batch_sequences() sequences. Throws Error(kNumeric) when kRefusedInARow steps in a
+  // row were refused.
   StepResult step(const HostBatch& batch);
 
   int64_t batch_sequences() const { return config_.train.batch_tokens / config_.data.sequence_length; }

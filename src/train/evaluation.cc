@@ -1,0 +1,89 @@
+#include "train/evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "core/log.h"
+#include "train/trainer.h"
+
+namespace mhmoe::train {
+
+double ValidationScore::perplexity() const {
+  return std::exp(loss);
+}
+double ValidationScore::perplexity_dropless() const {
+  return std::exp(loss_dropless);
+}
+
+double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const HostBatch& batch,
+                   std::optional<double> capacity_factor) {
+  ArenaScope scope(ctx.step());
+  const DeviceBatch on_device = upload_batch(ctx, batch, 0, batch.sequences);
+  const Tensor losses = ctx.step().allocate("losses", DType::kF32, {batch.sequences * batch.length});
+  const int64_t layers = task.moe_layers();
+  nn::Pass pass{.ctx = ctx,
+                .compute = task.parameters().compute_dtype(),
+                .batch = batch.sequences,
+                .sequence_length = batch.length,
+                .capacity_factor = capacity_factor,
+                .statistics = {.balance_loss = ctx.step().allocate("balance losses", DType::kF32, {layers}),
+                               .load = ctx.step().allocate("expert load", DType::kI32, {layers, model.moe.experts})}};
+  task.evaluate(pass, on_device, losses);
+  std::vector<float> host(static_cast<size_t>(losses.count()));
+  ctx.download(host.data(), losses);
+  double sum = 0;
+  for (const float loss : host) sum += loss;
+  return sum;
+}
+
+Evaluation::Evaluation(const RunConfig& config, const data::Tokenizer& tokenizer) : config_(config) {
+  for (const ValidationConfig& set : config.data.validation) {
+    sets_.push_back(std::make_unique<data::ValidationSet>(set.path, tokenizer, config.data.sequence_length,
+                                                          config.evaluation.tokens));
+    const data::ValidationSet& opened = *sets_.back();
+    if (opened.targets() < config.evaluation.tokens) {
+      log::info("validation set {}: all of its {} tokens are scored, fewer than evaluation.tokens {}", set.name,
+                opened.targets(), config.evaluation.tokens);
+    }
+  }
+}
+
+double Evaluation::mean_loss(Context& ctx, Task& task, const data::ValidationSet& set,
+                             std::optional<double> capacity_factor) const {
+  double sum = 0;
+  int64_t count = 0;
+  for (int64_t first = 0; first < set.sequences(); first += count) {
+    count = std::min(config_.train.micro_batch_sequences, set.sequences() - first);
+    HostBatch batch(count, config_.data.sequence_length);
+    set.read(first, batch.tokens, batch.targets);
+    sum += score_batch(ctx, task, config_.model, batch, capacity_factor);
+  }
+  ctx.step().check_empty();
+  ctx.step().merge_blocks();
+  return sum / static_cast<double>(set.targets());
+}
+
+std::vector<ValidationScore> Evaluation::run(Context& ctx, Task& task) const {
+  std::vector<ValidationScore> scores;
+  const std::optional<double> capacity = config_.model.moe.capacity_factor;
+  for (size_t i = 0; i < sets_.size(); ++i) {
+    const data::ValidationSet& set = *sets_[i];
+    ValidationScore score{.name = config_.data.validation[i].name, .targets = set.targets()};
+    score.loss = mean_loss(ctx, task, set, capacity);
+    const bool drops = capacity.has_value() && task.moe_layers() > 0;
+    score.loss_dropless = drops ? mean_loss(ctx, task, set, std::nullopt) : score.loss;
+    const double bits = score.loss * static_cast<double>(set.targets()) / std::numbers::ln2;
+    score.bits_per_byte = set.utf8_bytes() > 0 ? bits / static_cast<double>(set.utf8_bytes()) : 0;
+    scores.push_back(score);
+  }
+  return scores;
+}
+
+std::vector<std::string> Evaluation::names() const {
+  std::vector<std::string> names;
+  for (const ValidationConfig& set : config_.data.validation) names.push_back(set.name);
+  return names;
+}
+
+}  // namespace mhmoe::train

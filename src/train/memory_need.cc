@@ -1,0 +1,26 @@
+#include "train/memory_need.h"
+
+#include "train/evaluation.h"
+#include "train/trainer.h"
+
+namespace mhmoe::train {
+
+MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, DType compute) {
+  const std::unique_ptr<Context> ctx = make_sizing_context(device);
+  Trainer trainer(*ctx, config, compute);
+  trainer.step(HostBatch(trainer.batch_sequences(), config.data.sequence_length));
+  const HostBatch sequences(config.train.micro_batch_sequences, config.data.sequence_length);
+  score_batch(*ctx, trainer.task(), config.model, sequences, config.model.moe.capacity_factor);
+  score_batch(*ctx, trainer.task(), config.model, sequences, std::nullopt);
+  return {.state_bytes = ctx->state().peak_bytes(),
+          .step_bytes = ctx->step().peak_bytes(),
+          .state_by_name = ctx->state().peak_by_name(),
+          .step_by_name = ctx->step().peak_by_name()};
+}
+
+void reserve_memory(Context& ctx, const MemoryNeed& need) {
+  ctx.state().reserve(need.state_bytes);
+  ctx.step().reserve(need.step_bytes);
+}
+
+}  // namespace mhmoe::train
