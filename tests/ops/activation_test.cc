@@ -35,8 +35,8 @@ Oracle oracle(Activation kind, const Tensor& pre, const Tensor& grad_out) {
   for (int64_t i = 0; i < rows * hidden; ++i) {
     const int64_t a = i / hidden * width + i % hidden, b = width > hidden ? a + hidden : a;
     result.out[i] = define(kind, values[a], values[b]).real();
-    const auto slope = test::complex_step(
-        {values[a], values[b]}, [kind](const std::vector<Complex>& v) { return define(kind, v[0], v[1]); });
+    const auto slope = test::complex_step({values[a], values[b]},
+                                          [kind](const std::vector<Complex>& v) { return define(kind, v[0], v[1]); });
     if (width > hidden) result.grad_pre[b] = slope[1] * upstream[i];
     result.grad_pre[a] = slope[0] * upstream[i];
   }

@@ -1,4 +1,5 @@
-// Exact derivatives of plain loops: Im f(x + i h) / h with a tiny h loses nothing to subtraction (Squire and Trapp, 1998).
+// Exact derivatives of plain loops: Im f(x + i h) / h with a tiny h loses nothing to subtraction (Squire and Trapp,
+// 1998).
 #pragma once
 
 #include <complex>

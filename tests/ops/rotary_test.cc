@@ -41,7 +41,8 @@ TEST_F(Rotary, TurnsEveryPairByPositionTimesFrequencyAndLeavesValuesAlone) {
               << "row " << r << " pair " << p << " half " << half << " " << to_string(dtype);
         }
         for (int64_t c = 4 * heads * half; c < 6 * heads * half; ++c) {
-          EXPECT_EQ(after[r * 6 * heads * half + c], before[r * 6 * heads * half + c]) << "row " << r << " column " << c;
+          EXPECT_EQ(after[r * 6 * heads * half + c], before[r * 6 * heads * half + c])
+              << "row " << r << " column " << c;
         }
       }
     }
@@ -72,7 +73,8 @@ TEST_F(Rotary, ScoresDependOnlyOnTheDistance) {
   const auto rotated = test::values(qkv);
   const auto score = [&](int64_t query, int64_t key) {
     double sum = 0;
-    for (int64_t i = 0; i < 2 * half; ++i) sum += rotated[query * 6 * half + i] * rotated[key * 6 * half + 2 * half + i];
+    for (int64_t i = 0; i < 2 * half; ++i)
+      sum += rotated[query * 6 * half + i] * rotated[key * 6 * half + 2 * half + i];
     return sum;
   };
   for (int64_t distance = 0; distance < 20; ++distance) {
@@ -95,7 +97,9 @@ TEST_F(Rotary, ShorterAndLongerSequencesUseTheSameAngles) {
   EXPECT_NE(test::values(other_base), test::values(same));
 }
 
-TEST_F(Rotary, NoRows) { ops::rotary(ctx(), {zeros(DType::kF32, {0, 12}), 7, 1, kBase}); }
+TEST_F(Rotary, NoRows) {
+  ops::rotary(ctx(), {zeros(DType::kF32, {0, 12}), 7, 1, kBase});
+}
 
 }  // namespace
 }  // namespace mhmoe

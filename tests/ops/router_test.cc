@@ -35,9 +35,14 @@ class Router : public test::OpTest {
  protected:
   ops::RouterForward outputs(const Tensor& logits, int64_t k, const Variant& variant) {
     const int64_t rows = logits.rows(), experts = logits.cols();
-    return {garbage(DType::kF32, {rows, experts}), garbage(DType::kI32, {rows, k}), garbage(DType::kF32, {rows, k}),
-            garbage(DType::kF32, {experts}),       garbage(DType::kF32, {1}),       logits,
-            variant.normalize,                     variant.counts};
+    return {garbage(DType::kF32, {rows, experts}),
+            garbage(DType::kI32, {rows, k}),
+            garbage(DType::kF32, {rows, k}),
+            garbage(DType::kF32, {experts}),
+            garbage(DType::kF32, {1}),
+            logits,
+            variant.normalize,
+            variant.counts};
   }
   ops::RouterForward forward(const Tensor& logits, int64_t k, const Variant& variant) {
     const ops::RouterForward args = outputs(logits, k, variant);
@@ -78,7 +83,8 @@ TEST_F(Router, ForwardIsPlainLoops) {
 
 TEST_F(Router, ProbabilitiesSumToOneAndChoicesDescend) {
   const int64_t rows = 200, experts = 31, k = 6;
-  const ops::RouterForward got = forward(random(DType::kF32, {rows, experts}, 20), k, {true, BalanceCounts::kAllChoices});
+  const ops::RouterForward got =
+      forward(random(DType::kF32, {rows, experts}, 20), k, {true, BalanceCounts::kAllChoices});
   for (int64_t s = 0; s < rows; ++s) {
     const auto p = test::values(got.probabilities.slice_rows(s, 1));
     const auto gates = test::values(got.gate_weight.slice_rows(s, 1));

@@ -64,7 +64,9 @@ void expect_contract(const ops::AssignSlots& args) {
     const bool fits = args.capacity == 0 || slot[a] < static_cast<double>(args.capacity);
     const double row = fits ? begin[static_cast<size_t>(expert[a])] + slot[a] : -1;
     EXPECT_EQ(row_of[a], row) << "assignment " << a;
-    if (fits) EXPECT_EQ(row_assignment[static_cast<size_t>(row)], a);
+    if (fits) {
+      EXPECT_EQ(row_assignment[static_cast<size_t>(row)], a);
+    }
     ++(fits ? kept : dropped);
   }
   EXPECT_EQ(kept + dropped, expert.size());
@@ -116,7 +118,7 @@ TEST_F(Routing, GatherThenCombineIsTheIdentityBitForBit) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const int64_t width : {1, 7, 256, 600}) {
       const Tensor x = random(dtype, {40, width});
-      write_value(x, 0, -0.0);
+      test::write_value(x, 0, -0.0);
       const ops::AssignSlots slots = assign(random_choices(40, 1, 6, true), 6, kDropless);
       const Tensor buffer = garbage(dtype, {40, width}), y = garbage(dtype, {40, width});
       ops::gather_rows(ctx(), {buffer, x, slots.row_assignment, 1});
@@ -157,8 +159,8 @@ TEST_F(Routing, CombineIsPlainLoopsForEveryMixOfTypesAndOptions) {
             const int64_t a = i / width * k + j;
             const int32_t row = slots.row_of.as<int32_t>()[a];
             if (row < 0) continue;
-            expected[i] += (used_gate.empty() ? 1 : test::read_value(gate, a)) *
-                           test::read_value(rows, row * width + i % width);
+            expected[i] +=
+                (used_gate.empty() ? 1 : test::read_value(gate, a)) * test::read_value(rows, row * width + i % width);
           }
           tolerance.push_back(1e-6 + test::unit_roundoff(y_type) * std::abs(expected[i]));
         }
