@@ -73,10 +73,18 @@ void load_row(float* out, const T* in, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]);
 }
 
+// Bit by bit for bfloat16: GCC does not vectorise the assignment of a class.
+inline void store_value(float& out, float value) {
+  out = value;
+}
+inline void store_value(bfloat16& out, float value) {
+  out.bits = bfloat16(value).bits;
+}
+
 template <class T>
 void store_row(T* out, const float* in, int64_t count) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(in[i]);
+  for (int64_t i = 0; i < count; ++i) store_value(out[i], in[i]);
 }
 
 }  // namespace mhmoe::cpu
