@@ -1,0 +1,251 @@
+#include "ops/attention.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#include "core/parallel_for.h"
+#include "cpu/kernels.h"
+#include "cpu/scratch.h"
+#include "cpu/simd_math.h"
+
+namespace mhmoe::cpu {
+namespace {
+
+// Queries are taken in tiles against the strip of all keys they see: at most kQueryTile x sequence_length scores exist
+// a thread. One task is one head of one sequence; within it the order is fixed, so results do not depend on threads.
+constexpr int64_t kQueryTile = 64;
+
+// A row-major f32 matrix within a larger one.
+struct View {
+  float* data;
+  int64_t ld;
+  float* row(int64_t r) const { return data + r * ld; }
+};
+
+// c[m, n] = alpha op(a) op(b) + beta c, on the calling thread when in a parallel region.
+void multiply(View c, View a, View b, int64_t m, int64_t n, int64_t k, char op_a, char op_b, float alpha, float beta) {
+  const auto status = dnnl_sgemm(op_a, op_b, m, n, k, alpha, a.data, a.ld, b.data, b.ld, beta, c.data, c.ld);
+  MHMOE_CHECK(status == dnnl_success, "oneDNN's sgemm failed with status {}", static_cast<int>(status));
+}
+
+// One head's columns of a [tokens, width] tensor, from its sequence's first token.
+template <class T>
+struct Head {
+  T* data;
+  int64_t ld;
+
+  Head(const Tensor& tensor, int64_t first_token, int64_t first_column)
+      : data(tensor.as<T>() + first_token * tensor.cols() + first_column), ld(tensor.cols()) {}
+};
+
+struct Sizes {
+  explicit Sizes(const ops::AttentionShape& shape)
+      : length(shape.sequence_length),
+        heads(shape.heads),
+        size(shape.head_size),
+        causal(shape.mask == ops::AttentionMask::kCausal),
+        scale(1.0f / std::sqrt(static_cast<float>(shape.head_size))) {}
+  int64_t length, heads, size;
+  bool causal;
+  float scale;
+
+  int64_t visible(int64_t query) const { return causal ? query + 1 : length; }
+};
+
+// Hands out a thread's scratch piece by piece.
+class Pieces {
+ public:
+  Pieces(Scratch& scratch, int64_t count) : next_(scratch.floats(count)) {}
+  View take(int64_t rows, int64_t cols) {
+    const View view{next_, cols};
+    next_ += rows * cols;
+    return view;
+  }
+
+ private:
+  float* next_;
+};
+
+// f32 is read where it lies; bf16 is converted into scratch, a head at a time.
+template <class T>
+View readable(const Head<T>& head, const Sizes& sizes, Pieces& pieces) {
+  if constexpr (std::is_same_v<T, float>) {
+    return {head.data, head.ld};
+  } else {
+    const View view = pieces.take(sizes.length, sizes.size);
+    for (int64_t t = 0; t < sizes.length; ++t) load_row(view.row(t), head.data + t * head.ld, sizes.size);
+    return view;
+  }
+}
+
+template <class T>
+View writable(const Head<T>& head, const Sizes& sizes, Pieces& pieces) {
+  if constexpr (std::is_same_v<T, float>) return {head.data, head.ld};
+  return pieces.take(sizes.length, sizes.size);
+}
+
+template <class T>
+void write_back(const Head<T>& head, const Sizes& sizes, View view) {
+  if constexpr (!std::is_same_v<T, float>) {
+    for (int64_t t = 0; t < sizes.length; ++t) store_row(head.data + t * head.ld, view.row(t), sizes.size);
+  }
+}
+
+// scores[0, visible) becomes exp(score - max), the rest of the strip zero. Returns the sum and, in `max`, the maximum.
+float softmax_numerators(float* scores, int64_t visible, int64_t strip, float& max) {
+  max = scores[0];
+#pragma omp simd reduction(max : max)
+  for (int64_t i = 0; i < visible; ++i) max = scores[i] > max ? scores[i] : max;
+  const float largest = max;
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < visible; ++i) {
+    scores[i] = fast_exp(scores[i] - largest);
+    sum += scores[i];
+  }
+  std::fill(scores + visible, scores + strip, 0.0f);
+  return sum;
+}
+
+void forward_tile(const Sizes& sizes, View out, float* log_sum_exp, View q, View k, View v, View scores,
+                  int64_t first) {
+  const int64_t rows = std::min(kQueryTile, sizes.length - first);
+  const int64_t strip = sizes.visible(first + rows - 1);
+  const View tile_out{out.row(first), out.ld};
+  scores.ld = strip;
+  multiply(scores, {q.row(first), q.ld}, k, rows, strip, sizes.size, 'N', 'T', sizes.scale, 0);
+  float inverse_sum[kQueryTile];
+  for (int64_t r = 0; r < rows; ++r) {
+    float max = 0;
+    const float sum = softmax_numerators(scores.row(r), sizes.visible(first + r), strip, max);
+    inverse_sum[r] = 1.0f / sum;
+    log_sum_exp[first + r] = max + std::log(sum);
+  }
+  multiply(tile_out, scores, v, rows, sizes.size, strip, 'N', 'N', 1, 0);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = tile_out.row(r);
+#pragma omp simd
+    for (int64_t c = 0; c < sizes.size; ++c) row[c] *= inverse_sum[r];
+  }
+}
+
+// scores: q k^T scaled, becomes the probabilities p; grad: grad_out v^T, becomes p * (grad - delta).
+void score_gradients(float* scores, float* grad, int64_t visible, int64_t strip, float log_sum_exp, float delta) {
+#pragma omp simd
+  for (int64_t i = 0; i < visible; ++i) {
+    scores[i] = fast_exp(scores[i] - log_sum_exp);
+    grad[i] = scores[i] * (grad[i] - delta);
+  }
+  std::fill(scores + visible, scores + strip, 0.0f);
+  std::fill(grad + visible, grad + strip, 0.0f);
+}
+
+float dot(const float* a, const float* b, int64_t count) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+struct BackwardViews {
+  View q, k, v, out, grad_out;
+  View grad_q, grad_k, grad_v;
+  View scores, grad_scores;
+  const float* log_sum_exp;
+};
+
+void backward_tile(const Sizes& sizes, BackwardViews views, int64_t first) {
+  const int64_t rows = std::min(kQueryTile, sizes.length - first), size = sizes.size;
+  const int64_t strip = sizes.visible(first + rows - 1);
+  const View q{views.q.row(first), views.q.ld}, grad_out{views.grad_out.row(first), views.grad_out.ld};
+  const View grad_q{views.grad_q.row(first), views.grad_q.ld};
+  View scores = views.scores, grad = views.grad_scores;
+  scores.ld = grad.ld = strip;
+  multiply(scores, q, views.k, rows, strip, size, 'N', 'T', sizes.scale, 0);
+  multiply(grad, grad_out, views.v, rows, strip, size, 'N', 'T', 1, 0);
+  for (int64_t r = 0; r < rows; ++r) {
+    // delta = sum_j p_j (grad_out . v_j) = grad_out . out
+    const float delta = dot(grad_out.row(r), views.out.row(first + r), size);
+    score_gradients(scores.row(r), grad.row(r), sizes.visible(first + r), strip, views.log_sum_exp[first + r], delta);
+  }
+  multiply(grad_q, grad, views.k, rows, size, strip, 'N', 'N', sizes.scale, 0);
+  multiply(views.grad_k, grad, q, strip, size, rows, 'T', 'N', sizes.scale, 1);
+  multiply(views.grad_v, scores, grad_out, strip, size, rows, 'T', 'N', 1, 1);
+}
+
+void clear(View view, const Sizes& sizes) {
+  for (int64_t t = 0; t < sizes.length; ++t) std::fill_n(view.row(t), sizes.size, 0.0f);
+}
+
+template <class T>
+void forward_head(const ops::AttentionForward& args, const Sizes& sizes, int64_t sequence, int64_t head) {
+  thread_local Scratch scratch;
+  constexpr int64_t kConverted = std::is_same_v<T, float> ? 0 : 4;
+  Pieces pieces(scratch, kConverted * sizes.length * sizes.size + kQueryTile * sizes.length);
+  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head * sizes.size;
+  const Head<T> out_head(args.out, token, column);
+  const View q = readable(Head<T>(args.qkv, token, column), sizes, pieces);
+  const View k = readable(Head<T>(args.qkv, token, width + column), sizes, pieces);
+  const View v = readable(Head<T>(args.qkv, token, 2 * width + column), sizes, pieces);
+  const View out = writable(out_head, sizes, pieces);
+  const View scores = pieces.take(kQueryTile, sizes.length);
+  float* log_sum_exp = args.log_sum_exp.as<float>() + (sequence * sizes.heads + head) * sizes.length;
+  for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
+    forward_tile(sizes, out, log_sum_exp, q, k, v, scores, first);
+  }
+  write_back(out_head, sizes, out);
+}
+
+template <class T>
+void backward_head(const ops::AttentionBackward& args, const Sizes& sizes, int64_t sequence, int64_t head) {
+  thread_local Scratch scratch;
+  constexpr int64_t kConverted = std::is_same_v<T, float> ? 0 : 8;
+  Pieces pieces(scratch, kConverted * sizes.length * sizes.size + 2 * kQueryTile * sizes.length);
+  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head * sizes.size;
+  const Head<T> grad_q_head(args.grad_qkv, token, column), grad_k_head(args.grad_qkv, token, width + column),
+      grad_v_head(args.grad_qkv, token, 2 * width + column);
+  const BackwardViews views = {
+      .q = readable(Head<T>(args.qkv, token, column), sizes, pieces),
+      .k = readable(Head<T>(args.qkv, token, width + column), sizes, pieces),
+      .v = readable(Head<T>(args.qkv, token, 2 * width + column), sizes, pieces),
+      .out = readable(Head<T>(args.out, token, column), sizes, pieces),
+      .grad_out = readable(Head<T>(args.grad_out, token, column), sizes, pieces),
+      .grad_q = writable(grad_q_head, sizes, pieces),
+      .grad_k = writable(grad_k_head, sizes, pieces),
+      .grad_v = writable(grad_v_head, sizes, pieces),
+      .scores = pieces.take(kQueryTile, sizes.length),
+      .grad_scores = pieces.take(kQueryTile, sizes.length),
+      .log_sum_exp = args.log_sum_exp.as<const float>() + (sequence * sizes.heads + head) * sizes.length,
+  };
+  clear(views.grad_k, sizes);
+  clear(views.grad_v, sizes);
+  for (int64_t first = 0; first < sizes.length; first += kQueryTile) backward_tile(sizes, views, first);
+  write_back(grad_q_head, sizes, views.grad_q);
+  write_back(grad_k_head, sizes, views.grad_k);
+  write_back(grad_v_head, sizes, views.grad_v);
+}
+
+}  // namespace
+
+void attention_forward(Context& /*ctx*/, const ops::AttentionForward& args) {
+  const Sizes sizes(args.shape);
+  dispatch_float(args.qkv.dtype, [&](auto zero) {
+    parallel_tasks(args.shape.batch * sizes.heads, [&](int64_t task, int /*thread*/) {
+      forward_head<decltype(zero)>(args, sizes, task / sizes.heads, task % sizes.heads);
+    });
+  });
+}
+
+void attention_backward(Context& /*ctx*/, const ops::AttentionBackward& args) {
+  const Sizes sizes(args.shape);
+  dispatch_float(args.qkv.dtype, [&](auto zero) {
+    parallel_tasks(args.shape.batch * sizes.heads, [&](int64_t task, int /*thread*/) {
+      backward_head<decltype(zero)>(args, sizes, task / sizes.heads, task % sizes.heads);
+    });
+  });
+}
+
+}  // namespace mhmoe::cpu
