@@ -57,21 +57,6 @@ inline std::string output_name(const nn::ModelConfig& config) {
 }
 
 template <class T>
-void check_parameters(const nn::ModelConfig& config, const Parameters<T>& parameters) {
-  const Shapes shapes = parameter_shapes(config);
-  for (const auto& [name, shape] : shapes) {
-    const auto found = parameters.find(name);
-    MHMOE_CHECK(found != parameters.end(), "the oracle misses parameter '{}'", name);
-    MHMOE_CHECK(found->second.rows == shape.first && found->second.cols == shape.second,
-                "the oracle's parameter '{}' is [{}, {}], not [{}, {}]", name, found->second.rows, found->second.cols,
-                shape.first, shape.second);
-  }
-  for (const auto& [name, matrix] : parameters) {
-    MHMOE_CHECK(shapes.contains(name), "the oracle's model has no parameter '{}'", name);
-  }
-}
-
-template <class T>
 Matrix<T> block(BlockSaved<T>& saved, const Parameters<T>& parameters, int64_t layer, const nn::ModelConfig& config,
                 const Matrix<T>& x, int64_t length, const Routing* fixed_routing) {
   const std::string name = layer_name(layer);
