@@ -4,6 +4,7 @@
 #include <sentencepiece_trainer.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "core/error.h"
@@ -25,13 +26,26 @@ class SentencePieceTokenizer : public Tokenizer {
     for (int id = 0; id < processor_.GetPieceSize(); ++id) pieces_.push_back(bytes_of(id));
     name_ = "sentencepiece";
     hash_ = XXH3_64bits(model.data(), model.size());
-    splits_space_marks_ = has_byte_pieces() && !adds_dummy_prefix();
+    exact_ = has_byte_pieces() && !adds_dummy_prefix();
+    cuts_lines_ = exact_ && !has_piece_with_newline();
   }
 
+  // Line by line where no piece crosses a newline: the ids are the same, and the memory does not grow with the text.
   void encode(std::string_view text, std::vector<int32_t>& ids) const override {
-    // A literal U+2581 would decode to a space: spelt as bytes it stays what it is.
+    size_t newline;
+    while (cuts_lines_ && (newline = text.find('\n')) != std::string_view::npos) {
+      encode_marks(text.substr(0, newline), ids);
+      ids.push_back(byte_ids_['\n']);
+      text.remove_prefix(newline + 1);
+    }
+    encode_marks(text, ids);
+  }
+
+ private:
+  // A literal U+2581 would decode to a space: spelt as bytes it stays what it is.
+  void encode_marks(std::string_view text, std::vector<int32_t>& ids) const {
     size_t mark;
-    while (splits_space_marks_ && (mark = text.find(kSpaceMark)) != std::string_view::npos) {
+    while (exact_ && (mark = text.find(kSpaceMark)) != std::string_view::npos) {
       append(text.substr(0, mark), ids);
       for (const char c : kSpaceMark) ids.push_back(byte_ids_[static_cast<unsigned char>(c)]);
       text.remove_prefix(mark + kSpaceMark.size());
@@ -39,7 +53,6 @@ class SentencePieceTokenizer : public Tokenizer {
     append(text, ids);
   }
 
- private:
   std::string bytes_of(int id) {
     if (processor_.IsControl(id)) return {};
     std::string piece = processor_.IdToPiece(id);
@@ -55,11 +68,13 @@ class SentencePieceTokenizer : public Tokenizer {
     return piece;
   }
 
-  bool has_byte_pieces() const {
-    for (const int32_t id : byte_ids_) {
-      if (id < 0) return false;
+  bool has_byte_pieces() const { return std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end(); }
+
+  bool has_piece_with_newline() const {
+    for (int32_t id = 0; id < vocab_size(); ++id) {
+      if (id != byte_ids_['\n'] && pieces_[id].find('\n') != std::string::npos) return true;
     }
-    return true;
+    return false;
   }
 
   bool adds_dummy_prefix() const {
@@ -78,7 +93,8 @@ class SentencePieceTokenizer : public Tokenizer {
 
   sentencepiece::SentencePieceProcessor processor_;
   std::vector<int32_t> byte_ids_ = std::vector<int32_t>(256, -1);
-  bool splits_space_marks_ = false;
+  bool exact_ = false;       // decode(encode(text)) == text is wanted and possible
+  bool cuts_lines_ = false;  // no piece but the byte's own holds a newline
 };
 
 class LineIterator : public sentencepiece::SentenceIterator {
