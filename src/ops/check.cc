@@ -47,4 +47,9 @@ const Argument& Argument::same_dtype(const Tensor& other) const {
   return *this;
 }
 
+const Argument& Argument::may_be(const Tensor& other) const {
+  if (tensor_.data == other.data && tensor_.count() > 0) same_dtype(other);
+  return *this;
+}
+
 }  // namespace mhmoe::ops

@@ -22,6 +22,8 @@ class Argument {
   const Argument& dtype(DType expected) const;
   const Argument& floating() const;  // f32 or bf16
   const Argument& same_dtype(const Tensor& other) const;
+  // It may be `other` itself, but not the same memory seen as another dtype.
+  const Argument& may_be(const Tensor& other) const;
 
  private:
   std::string_view op_, name_;

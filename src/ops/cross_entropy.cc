@@ -12,9 +12,7 @@ void cross_entropy(Context& ctx, const CrossEntropy& args) {
   Argument(ctx, kOp, "loss", args.loss).shape({rows}).dtype(DType::kF32);
   Argument(ctx, kOp, "targets", args.targets).count(rows).dtype(DType::kI32);
   if (!args.grad_logits.empty()) {
-    const Argument grad(ctx, kOp, "grad_logits", args.grad_logits);
-    grad.matrix(rows, vocabulary).floating();
-    if (args.grad_logits.data == args.logits.data && rows > 0) grad.dtype(DType::kF32);
+    Argument(ctx, kOp, "grad_logits", args.grad_logits).matrix(rows, vocabulary).floating().may_be(args.logits);
   }
   run(ctx, &KernelTable::cross_entropy, args);
 }

@@ -7,9 +7,7 @@ namespace mhmoe::ops {
 void cast(Context& ctx, const Cast& args) {
   constexpr auto kOp = "cast";
   Argument(ctx, kOp, "in", args.in).floating();
-  const Argument out(ctx, kOp, "out", args.out);
-  out.count(args.in.count()).floating();
-  if (args.out.data == args.in.data && args.in.count() > 0) out.same_dtype(args.in);
+  Argument(ctx, kOp, "out", args.out).count(args.in.count()).floating().may_be(args.in);
   run(ctx, &KernelTable::cast, args);
 }
 
@@ -17,7 +15,7 @@ void add(Context& ctx, const Add& args) {
   constexpr auto kOp = "add";
   Argument(ctx, kOp, "a", args.a).floating();
   Argument(ctx, kOp, "b", args.b).count(args.a.count()).floating();
-  Argument(ctx, kOp, "out", args.out).count(args.a.count()).floating();
+  Argument(ctx, kOp, "out", args.out).count(args.a.count()).floating().may_be(args.a).may_be(args.b);
   run(ctx, &KernelTable::add, args);
 }
 

@@ -51,9 +51,7 @@ void combine_rows(Context& ctx, const CombineRows& args) {
   Argument(ctx, kOp, "row_of", args.row_of).matrix(rows, k).dtype(DType::kI32);
   if (!args.gate.empty()) Argument(ctx, kOp, "gate", args.gate).matrix(rows, k).dtype(DType::kF32);
   if (!args.addend.empty()) {
-    const Argument addend(ctx, kOp, "addend", args.addend);
-    addend.matrix(rows, width).floating();
-    if (args.addend.data == args.y.data && rows > 0) addend.same_dtype(args.y);
+    Argument(ctx, kOp, "addend", args.addend).matrix(rows, width).floating().may_be(args.y);
   }
   run(ctx, &KernelTable::combine_rows, args);
 }

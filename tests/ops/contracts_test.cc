@@ -1,0 +1,256 @@
+// Every op refuses every wrong argument, and says which one of which op.
+#include "ops/contracts.h"
+
+#include "ops/kernel_table.h"
+
+namespace mhmoe {
+namespace {
+
+using namespace ops;  // NOLINT(google-build-using-namespace)
+using test::Contracts;
+using test::Field;
+using test::kAnyRows;
+using test::kDefinesShape;
+using test::kOptional;
+
+TEST_F(Contracts, Embedding) {
+  using F = EmbeddingForward;
+  expect_checked<F>(
+      "embedding_forward", embedding_forward, {f32({6, 4}), bf16({9, 4}), i32({2, 3})},
+      {{"out", &F::out, kDefinesShape}, {"table", &F::table, kDefinesShape | kAnyRows}, {"tokens", &F::tokens}});
+  using B = EmbeddingBackward;
+  expect_checked<B>("embedding_backward", embedding_backward, {f32({9, 4}), f32({6, 4}), i32({6})},
+                    {{"grad_table", &B::grad_table, kDefinesShape | kAnyRows},
+                     {"grad_out", &B::grad_out, kDefinesShape},
+                     {"tokens", &B::tokens}});
+}
+
+TEST_F(Contracts, RmsNorm) {
+  using F = RmsNormForward;
+  expect_checked<F>("rms_norm_forward", rms_norm_forward, {bf16({3, 4}), f32({3}), f32({3, 4}), f32({4}), 0},
+                    {{"y", &F::y}, {"inv_rms", &F::inv_rms}, {"x", &F::x, kDefinesShape}, {"weight", &F::weight}});
+  expect_refused<F>(rms_norm_forward, "[rms_norm_forward] x has no columns",
+                    {bf16({3, 0}), f32({3}), f32({3, 0}), f32({0}), 0});
+  using B = RmsNormBackward;
+  expect_checked<B>("rms_norm_backward", rms_norm_backward,
+                    {f32({3, 4}), f32({4}), bf16({3, 4}), f32({3, 4}), f32({3}), f32({4})},
+                    {{"grad_x", &B::grad_x},
+                     {"grad_weight", &B::grad_weight},
+                     {"grad_y", &B::grad_y},
+                     {"x", &B::x, kDefinesShape},
+                     {"inv_rms", &B::inv_rms},
+                     {"weight", &B::weight}});
+}
+
+TEST_F(Contracts, Matmul) {
+  using F = ops::Matmul;
+  const std::vector<Field<F>> fields{{"out", &F::out},
+                                     {"a", &F::a, kDefinesShape},
+                                     {"b", &F::b, kDefinesShape},
+                                     {"bias", &F::bias, kOptional},
+                                     {"addend", &F::addend, kOptional}};
+  expect_checked<F>("matmul", matmul, {f32({3, 5}), bf16({3, 4}), bf16({5, 4}), false, true, f32({5}), f32({3, 5})},
+                    fields);
+  expect_checked<F>("matmul", matmul, {f32({3, 5}), f32({4, 3}), f32({4, 5}), true, false, f32({5}), f32({3, 5})},
+                    fields);
+  expect_refused<F>(matmul, "[matmul] out is bf16", {bf16({3, 5}), f32({3, 4}), f32({4, 5})});
+  expect_refused<F>(matmul, "[matmul] addend is f32[3, 5], expected the dtype of bf16",
+                    {.out = bf16({3, 5}), .a = bf16({3, 4}), .b = bf16({4, 5}), .addend = f32({3, 5})});
+  using B = BiasBackward;
+  expect_checked<B>("bias_backward", bias_backward, {f32({4}), bf16({3, 4})},
+                    {{"grad_bias", &B::grad_bias}, {"grad_out", &B::grad_out, kDefinesShape | kAnyRows}});
+}
+
+TEST_F(Contracts, Rotary) {
+  using F = ops::Rotary;
+  expect_checked<F>("rotary", rotary, {bf16({5, 24}), 5, 2, 10000}, {{"qkv", &F::qkv, kAnyRows}});
+  expect_refused<F>(rotary, "[rotary] qkv is f32[5, 9], expected 3 x 1 heads", {f32({5, 9}), 5, 1, 10000});
+  expect_refused<F>(rotary, "[rotary] sequence_length is 0", {f32({5, 24}), 0, 2, 10000});
+  expect_refused<F>(rotary, "[rotary] heads is 0", {f32({5, 24}), 5, 0, 10000});
+  expect_refused<F>(rotary, "[rotary] base is 0", {f32({5, 24}), 5, 2, 0});
+}
+
+TEST_F(Contracts, Attention) {
+  const AttentionShape shape{2, 3, 2, 4};
+  using F = AttentionForward;
+  expect_checked<F>("attention_forward", attention_forward, {bf16({6, 8}), f32({2, 2, 3}), bf16({6, 24}), shape},
+                    {{"out", &F::out}, {"log_sum_exp", &F::log_sum_exp}, {"qkv", &F::qkv}});
+  expect_refused<F>(attention_forward, "[attention_forward] shape is batch 2, sequence_length 3, heads 0",
+                    {bf16({6, 8}), f32({2, 2, 3}), bf16({6, 24}), {2, 3, 0, 4}});
+  using B = AttentionBackward;
+  expect_checked<B>("attention_backward", attention_backward,
+                    {bf16({6, 24}), bf16({6, 8}), bf16({6, 24}), bf16({6, 8}), f32({2, 2, 3}), shape},
+                    {{"grad_qkv", &B::grad_qkv},
+                     {"grad_out", &B::grad_out},
+                     {"qkv", &B::qkv},
+                     {"out", &B::out},
+                     {"log_sum_exp", &B::log_sum_exp}});
+}
+
+TEST_F(Contracts, Activation) {
+  using F = ActivationForward;
+  expect_checked<F>("activation_forward", activation_forward, {bf16({3, 4}), bf16({3, 8}), ops::Activation::kSwiglu},
+                    {{"out", &F::out, kDefinesShape}, {"pre", &F::pre}});
+  using B = ActivationBackward;
+  const B routed{f32({3, 4}), f32({3, 4}), f32({3, 4}), ops::Activation::kGelu,
+                 f32({3, 4}), f32({5}),    f32({5}),    i32({3})};
+  expect_checked<B>("activation_backward", activation_backward, routed,
+                    {{"grad_pre", &B::grad_pre},
+                     {"grad_out", &B::grad_out, kDefinesShape},
+                     {"pre", &B::pre},
+                     {"scaled_out", &B::scaled_out, kOptional},
+                     {"gate", &B::gate, kDefinesShape},
+                     {"grad_gate", &B::grad_gate},
+                     {"row_assignment", &B::row_assignment}});
+}
+
+TEST_F(Contracts, Router) {
+  using F = RouterForward;
+  const F forward{f32({5, 4}), i32({5, 2}), f32({5, 2}), f32({4}),
+                  f32({1}),    f32({5, 4}), false,       BalanceCounts::kFirstChoice};
+  expect_checked<F>("router_forward", router_forward, forward,
+                    {{"probabilities", &F::probabilities},
+                     {"expert_index", &F::expert_index, kDefinesShape},
+                     {"gate_weight", &F::gate_weight},
+                     {"share", &F::share},
+                     {"balance_loss", &F::balance_loss},
+                     {"logits", &F::logits, kDefinesShape}});
+  F greedy = forward;
+  greedy.expert_index = i32({5, 5});
+  expect_refused<F>(router_forward, "[router_forward] expert_index is i32[5, 5], expected between 1 and 4", greedy);
+  using B = RouterBackward;
+  const B backward{f32({5, 4}), f32({5, 2}), f32({5, 4}), i32({5, 2}), f32({4}), false, 1};
+  expect_checked<B>("router_backward", router_backward, backward,
+                    {{"grad_logits", &B::grad_logits},
+                     {"grad_gate", &B::grad_gate},
+                     {"probabilities", &B::probabilities, kDefinesShape},
+                     {"expert_index", &B::expert_index, kDefinesShape},
+                     {"share", &B::share}});
+}
+
+TEST_F(Contracts, Routing) {
+  using A = AssignSlots;
+  const A bounded{i32({5, 2}), i32({5, 2}), i32({12}), i32({4}), i32({4}), i32({4}), i32({5, 2}), 3};
+  A dropless = bounded;
+  dropless.capacity = 0, dropless.row_assignment = i32({10});
+  for (const A& args : {bounded, dropless}) {
+    expect_checked<A>("assign_slots", assign_slots, args,
+                      {{"slot", &A::slot},
+                       {"row_of", &A::row_of},
+                       {"row_assignment", &A::row_assignment},
+                       {"begin", &A::begin},
+                       {"rows", &A::rows},
+                       {"load", &A::load, kDefinesShape},
+                       {"expert_index", &A::expert_index, kDefinesShape}});
+  }
+  A negative = bounded, huge = bounded;
+  negative.capacity = -1, huge.capacity = int64_t{1} << 31;
+  expect_refused<A>(assign_slots, "[assign_slots] capacity is -1", negative);
+  expect_refused<A>(assign_slots, "[assign_slots] capacity is 2147483648", huge);
+  using G = GatherRows;
+  expect_checked<G>("gather_rows", gather_rows, {bf16({7, 4}), f32({5, 4}), i32({7}), 2},
+                    {{"out", &G::out, kDefinesShape},
+                     {"x", &G::x, kDefinesShape | kAnyRows},
+                     {"row_assignment", &G::row_assignment}});
+  expect_refused<G>(gather_rows, "[gather_rows] out is f32", {f32({7, 4}), bf16({5, 4}), i32({7}), 2});
+  expect_refused<G>(gather_rows, "[gather_rows] k is 0", {f32({7, 4}), f32({5, 4}), i32({7}), 0});
+  using C = CombineRows;
+  expect_checked<C>("combine_rows", combine_rows, {bf16({5, 4}), f32({9, 4}), i32({5, 2}), f32({5, 2}), f32({5, 4})},
+                    {{"y", &C::y, kDefinesShape},
+                     {"rows", &C::rows, kAnyRows},
+                     {"row_of", &C::row_of, kDefinesShape},
+                     {"gate", &C::gate, kOptional},
+                     {"addend", &C::addend, kOptional}});
+}
+
+TEST_F(Contracts, GroupedMatmul) {
+  using F = GroupedMatmul;
+  const std::vector<Field<F>> fields{{"out", &F::out},
+                                     {"a", &F::a, kDefinesShape},
+                                     {"weight", &F::weight, kDefinesShape},
+                                     {"groups.begin", [](F& args) -> Tensor& { return args.groups.begin; }},
+                                     {"groups.rows", [](F& args) -> Tensor& { return args.groups.rows; }},
+                                     {"bias", &F::bias, kOptional}};
+  const RowGroups groups{i32({3}), i32({3})};
+  const F forward{f32({7, 5}), bf16({7, 4}), bf16({3, 5, 4}), groups, true, f32({3, 5})};
+  expect_checked<F>("grouped_matmul", grouped_matmul, forward, fields);
+  expect_checked<F>("grouped_matmul", grouped_matmul, {f32({7, 4}), f32({7, 5}), f32({3, 5, 4}), groups, false},
+                    {fields.begin(), fields.end() - 1});
+  F wrong = forward;
+  wrong.out = f32({7, 4}), wrong.a = bf16({7, 5}), wrong.transpose_weight = false;
+  expect_refused<F>(grouped_matmul, "[grouped_matmul] bias is given", wrong);
+  wrong.weight = bf16({15, 4});
+  expect_refused<F>(grouped_matmul, "[grouped_matmul] weight is bf16[15, 4], expected one matrix an expert", wrong);
+  using W = GroupedWeightGrad;
+  expect_checked<W>("grouped_weight_grad", grouped_weight_grad, {f32({3, 5, 4}), bf16({7, 5}), bf16({7, 4}), groups},
+                    {{"grad_weight", &W::grad_weight, kDefinesShape},
+                     {"grad_out", &W::grad_out, kDefinesShape},
+                     {"x", &W::x},
+                     {"groups.begin", [](W& args) -> Tensor& { return args.groups.begin; }},
+                     {"groups.rows", [](W& args) -> Tensor& { return args.groups.rows; }}});
+  using B = GroupedBiasBackward;
+  expect_checked<B>("grouped_bias_backward", grouped_bias_backward,
+                    {f32({3, 5}), bf16({7, 5}), groups, f32({3, 5}), f32({8}), f32({8}), i32({7})},
+                    {{"grad_bias", &B::grad_bias, kDefinesShape},
+                     {"grad_out", &B::grad_out, kDefinesShape},
+                     {"groups.begin", [](B& args) -> Tensor& { return args.groups.begin; }},
+                     {"groups.rows", [](B& args) -> Tensor& { return args.groups.rows; }},
+                     {"bias", &B::bias},
+                     {"gate", &B::gate, kDefinesShape},
+                     {"grad_gate", &B::grad_gate},
+                     {"row_assignment", &B::row_assignment}});
+}
+
+TEST_F(Contracts, CrossEntropy) {
+  using F = CrossEntropy;
+  const F valid{f32({3}), f32({3, 5}), i32({3}), bf16({3, 5})};
+  expect_checked<F>("cross_entropy", cross_entropy, valid,
+                    {{"loss", &F::loss},
+                     {"logits", &F::logits, kDefinesShape},
+                     {"targets", &F::targets},
+                     {"grad_logits", &F::grad_logits, kOptional}});
+  F in_place = valid;
+  in_place.grad_logits.data = in_place.logits.data;
+  expect_refused<F>(cross_entropy, "[cross_entropy] grad_logits is bf16[3, 5]", in_place);
+  expect_refused<F>(cross_entropy, "[cross_entropy] logits is f32[3, 0]", {f32({3}), f32({3, 0}), i32({3})});
+}
+
+TEST_F(Contracts, Elementwise) {
+  using C = Cast;
+  const C valid{bf16({6}), f32({2, 3})};
+  expect_checked<C>("cast", cast, valid, {{"out", &C::out}, {"in", &C::in, kDefinesShape}});
+  C in_place = valid;
+  in_place.out.data = in_place.in.data;
+  expect_refused<C>(cast, "[cast] out is bf16[6]", in_place);
+  using A = Add;
+  const A sum{bf16({6}), f32({2, 3}), bf16({6})};
+  expect_checked<A>("add", add, sum, {{"out", &A::out}, {"a", &A::a, kDefinesShape}, {"b", &A::b}});
+  A onto = sum;
+  onto.out.data = onto.a.data;
+  expect_refused<A>(add, "[add] out is bf16[6]", onto);
+  using R = Reduce;
+  expect_checked<R>("reduce", reduce, {f32({1}), f32({2, 3})}, {{"out", &R::out}});
+  expect_refused<R>(reduce, "[reduce] in is bf16", {f32({1}), bf16({2, 3})});
+}
+
+TEST_F(Contracts, Adam) {
+  using C = ClipScale;
+  const C clip{f32({kStepScalarCount}), f32({1}), f32({1}), 1};
+  expect_checked<C>("clip_scale", clip_scale, clip,
+                    {{"scalars", &C::scalars}, {"sum_squares", &C::sum_squares}, {"loss", &C::loss}});
+  C negative = clip;
+  negative.clip_norm = -1;
+  expect_refused<C>(clip_scale, "[clip_scale] clip_norm is -1", negative);
+  using A = AdamUpdate;
+  const A update{f32({9}), f32({9}), f32({9}), f32({9}), f32({kStepScalarCount}), bf16({9}), 0.9f, 0.95f, 1e-8f, 0};
+  expect_checked<A>("adam_update", adam_update, update,
+                    {{"master", &A::master, kDefinesShape},
+                     {"moment1", &A::moment1},
+                     {"moment2", &A::moment2},
+                     {"grad", &A::grad},
+                     {"scalars", &A::scalars},
+                     {"copy", &A::copy, kOptional}});
+}
+
+}  // namespace
+}  // namespace mhmoe
