@@ -59,7 +59,8 @@ TEST(SimdMath, RowsConvertLikeElements) {
   cpu::load_row(back.data(), rounded.data(), static_cast<int64_t>(in.size()));
   for (size_t i = 0; i < in.size(); ++i) {
     EXPECT_EQ(rounded[i].bits, bfloat16(in[i]).bits);
-    if (!std::isnan(in[i])) EXPECT_EQ(back[i], static_cast<float>(bfloat16(in[i])));
+    if (std::isnan(in[i])) continue;
+    EXPECT_EQ(back[i], static_cast<float>(bfloat16(in[i])));
   }
 }
 

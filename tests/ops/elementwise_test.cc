@@ -1,0 +1,67 @@
+#include "ops/elementwise.h"
+
+#include "ops/op_test.h"
+
+namespace mhmoe::test {
+namespace {
+
+class ElementwiseTest : public OpTest {};
+
+TEST_F(ElementwiseTest, CastRoundsToBf16AndBackExactly) {
+  for (const int64_t count : {0, 1, 33, 70001}) {
+    const Tensor in = random(DType::kF32, {count}), narrow = garbage(DType::kBF16, {count});
+    const Tensor wide = garbage(DType::kF32, {count}), same = garbage(DType::kBF16, {count});
+    ops::cast(ctx(), {narrow, in});
+    ops::cast(ctx(), {wide, narrow});
+    ops::cast(ctx(), {same, narrow});
+    std::vector<double> expected;
+    for (const double value : values(in)) {
+      expected.push_back(static_cast<float>(bfloat16(static_cast<float>(value))));
+    }
+    expect_equal("narrow", narrow, expected);
+    expect_equal("wide", wide, expected);
+    expect_equal("same type", same, expected);
+  }
+}
+
+TEST_F(ElementwiseTest, CastOntoItselfChangesNothing) {
+  const Tensor tensor = random(DType::kF32, {17});
+  const std::vector<double> before = values(tensor);
+  ops::cast(ctx(), {tensor, tensor});
+  expect_equal("tensor", tensor, before);
+}
+
+TEST_F(ElementwiseTest, ReduceAddsScaledSumsWithTheSameBitsAtAnyNumberOfThreads) {
+  for (const int64_t count : {0, 1, 16384, 16385, 100003}) {
+    const Tensor in = random(DType::kF32, {count});
+    for (const bool squares : {false, true}) {
+      double sum = 0, magnitude = 0;
+      for (const double value : values(in)) {
+        const double term = squares ? value * value : value;
+        sum += term, magnitude += std::abs(term);
+      }
+      const Tensor one = filled(DType::kF32, {1}, 5), three = filled(DType::kF32, {1}, 5);
+      {
+        const WithThreads threads(1);
+        ops::reduce(ctx(), {one, in, squares, 0.5F});
+      }
+      const WithThreads threads(3);
+      ops::reduce(ctx(), {three, in, squares, 0.5F});
+      const double expected = 5 + 0.5 * sum;
+      // Double sums: what is left is the rounding to float, before and after the addition.
+      expect_close(fmt::format("sum of {}, squares {}", count, squares), one, std::vector<double>{expected},
+                   2 * 0x1p-24 * (5 + std::abs(sum)) + 1e-12 * magnitude);
+      expect_equal("three threads", three, values(one));
+    }
+  }
+}
+
+TEST_F(ElementwiseTest, ReduceLetsNotANumberThrough) {
+  const Tensor in = random(DType::kF32, {20000}), out = zeros(DType::kF32, {1});
+  write_value(in, 19999, std::numeric_limits<double>::quiet_NaN());
+  ops::reduce(ctx(), {out, in, true});
+  EXPECT_TRUE(std::isnan(out.as<float>()[0]));
+}
+
+}  // namespace
+}  // namespace mhmoe::test
