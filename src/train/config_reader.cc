@@ -1,0 +1,215 @@
+#include "train/config_reader.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "train/config_schema.h"
+
+namespace mhmoe::train {
+namespace {
+
+using json::Kind;
+using json::Value;
+
+std::string join(const std::string& section, const std::string& name) {
+  return section.empty() ? name : section + "." + name;
+}
+
+[[noreturn]] void fail_at(const Value& value, const std::string& path, const std::string& message) {
+  fail(ExitCode::kConfig, "{}: {}: {}", value.where(), path, message);
+}
+
+// The value as the user wrote it, cut to a readable length.
+std::string found(const Value& value) {
+  std::string text = value.is_number() && !value.text.empty() ? value.text : json::to_line(value);
+  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  return text;
+}
+
+// --- Unknown keys ---------------------------------------------------------------------------------------------------
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t above = row[j];
+      row[j] = std::min({diagonal + (a[i - 1] != b[j - 1]), above + 1, row[j - 1] + 1});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+// Every key and every section.
+std::vector<std::string> all_paths() {
+  std::vector<std::string> paths;
+  for (const ConfigKey& key : config_keys()) {
+    for (std::string path = key.path; !path.empty();) {
+      if (!path.ends_with("[]") && std::find(paths.begin(), paths.end(), path) == paths.end()) paths.push_back(path);
+      const size_t dot = path.rfind('.');
+      path.resize(dot == std::string::npos ? 0 : dot);
+    }
+  }
+  return paths;
+}
+
+std::string last_part(const std::string& path) {
+  return path.substr(path.rfind('.') + 1);
+}
+
+// The valid path that looks most like this one, or "". The name weighs more than the section it stands in.
+std::string nearest_path(const std::string& section, const std::string& name) {
+  std::string best;
+  size_t best_score = 2 * std::max<size_t>(2, name.size() / 3) + 2;
+  for (const std::string& path : all_paths()) {
+    const bool same_section = path == join(section, last_part(path));
+    const size_t score = 2 * edit_distance(name, last_part(path)) + (same_section ? 0 : 1);
+    if (score < best_score) {
+      best = path;
+      best_score = score;
+    }
+  }
+  return best;
+}
+
+std::string names_in(const std::string& section) {
+  std::string out;
+  for (const std::string& path : all_paths()) {
+    if (path == join(section, last_part(path))) out += (out.empty() ? "" : ", ") + last_part(path);
+  }
+  return out;
+}
+
+[[noreturn]] void fail_unknown(const Value& value, const std::string& section, const std::string& name) {
+  std::string message = "unknown key";
+  const std::string nearest = nearest_path(section, name);
+  if (!nearest.empty()) message += fmt::format("; did you mean {}?", nearest);
+  message += fmt::format(" ({} has: {})", section.empty() ? "the top level" : section, names_in(section));
+  fail_at(value, join(section, name), message);
+}
+
+// --- Values
+// -----------------------------------------------------------------------------------------------------------
+
+bool in_range(const ConfigKey& key, double value) {
+  if (key.above_min ? value <= key.min : value < key.min) return false;
+  if (key.below_max ? value >= key.max : value > key.max) return false;
+  if (key.decimals == 0) return true;
+  const double unit = std::pow(10.0, key.decimals);
+  return std::round(value * unit) / unit == value;
+}
+
+bool mentions_dropout(std::string name) {
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return name.find("dropout") != std::string::npos;
+}
+
+bool is_choice(const ConfigKey& key, const Value& value) {
+  return std::find(key.choices.begin(), key.choices.end(), json::to_line(value)) != key.choices.end();
+}
+
+bool is_legal(const ConfigKey& key, const Value& value) {
+  if (value.kind == Kind::kNull && key.nullable) return true;
+  switch (key.type) {
+    case KeyType::kBoolean:
+      return value.kind == Kind::kBoolean;
+    case KeyType::kInteger:
+      return value.kind == Kind::kInteger && in_range(key, value.real);
+    case KeyType::kNumber:
+      return value.is_number() && in_range(key, value.real);
+    case KeyType::kString:
+      return value.kind == Kind::kString;
+    case KeyType::kChoice:
+      return is_choice(key, value);
+    case KeyType::kList:
+      return value.kind == Kind::kArray;
+  }
+  return false;
+}
+
+class Reader {
+ public:
+  explicit Reader(RunConfig& config) : config_(config) {}
+
+  // `section` is "" or a path of the schema ("data.train[]"); index counts within its list.
+  void read_object(const Value& object, const std::string& section, size_t index) {
+    for (const Value& value : object.items) {
+      if (value.key == "comment") {
+        check_comment(value, section);
+      } else if (value.key == "extends" && section.empty()) {
+        continue;
+      } else {
+        read_member(value, section, index);
+      }
+    }
+    for (const ConfigKey& key : config_keys()) {
+      if (key.required && key.section() == section && !object.find(key.name())) {
+        fail_at(object, key.path, fmt::format("missing; expected {}", key.allowed()));
+      }
+    }
+  }
+
+ private:
+  static void check_comment(const Value& value, const std::string& section) {
+    const auto is_string = [](const Value& item) { return item.kind == Kind::kString; };
+    if (is_string(value)) return;
+    if (value.kind == Kind::kArray && std::all_of(value.items.begin(), value.items.end(), is_string)) return;
+    fail_at(value, join(section, "comment"),
+            fmt::format("found {}, expected a string or a list of strings", found(value)));
+  }
+
+  void read_member(const Value& value, const std::string& section, size_t index) {
+    const std::string path = join(section, value.key);
+    if (mentions_dropout(value.key)) {
+      fail_at(value, path, "dropout is not built; remove this key");
+    }
+    bool is_section = false;
+    for (const ConfigKey& key : config_keys()) {
+      if (key.path == path) return read_key(key, value, index);
+      is_section = is_section || key.path.starts_with(path + ".");
+    }
+    if (!is_section) fail_unknown(value, section, value.key);
+    if (value.kind != Kind::kObject) {
+      fail_at(value, path, fmt::format("found {}, expected an object with: {}", found(value), names_in(path)));
+    }
+    read_object(value, path, index);
+  }
+
+  void read_key(const ConfigKey& key, const Value& value, size_t index) {
+    if (!is_legal(key, value)) {
+      const std::string why = key.later.empty() ? "" : fmt::format(" {};", key.later);
+      fail_at(value, key.path,
+              fmt::format("found {}{} expected {}", found(value), why.empty() ? "," : ":" + why, key.allowed()));
+    }
+    if (key.read) key.read(config_, index, value);
+    if (key.type != KeyType::kList) return;
+    key.resize(config_, value.items.size());
+    for (size_t i = 0; i < value.items.size(); ++i) {
+      if (value.items[i].kind != Kind::kObject) {
+        fail_at(value.items[i], fmt::format("{}[{}]", key.path, i),
+                fmt::format("found {}, expected an object with: {}", found(value.items[i]), names_in(key.path + "[]")));
+      }
+      read_object(value.items[i], key.path + "[]", i);
+    }
+  }
+
+  RunConfig& config_;
+};
+
+}  // namespace
+
+RunConfig read_tree(const Value& tree) {
+  if (tree.kind != Kind::kObject) {
+    fail(ExitCode::kConfig, "{}: found {}, expected an object", tree.where(), json::to_string(tree.kind));
+  }
+  RunConfig config;
+  Reader(config).read_object(tree, "", 0);
+  return config;
+}
+
+}  // namespace mhmoe::train
