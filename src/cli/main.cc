@@ -11,7 +11,7 @@ using mhmoe::ExitCode;
 
 // A command is listed here once its file exists.
 void add_commands(CLI::App& app) {
-  static_cast<void>(app);
+  mhmoe::cli::add_config_command(app);
 }
 
 int run(int argc, char** argv) {
