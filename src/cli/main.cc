@@ -11,6 +11,7 @@ using mhmoe::ExitCode;
 
 // A command is listed here once its file exists.
 void add_commands(CLI::App& app) {
+  mhmoe::cli::add_prepare_command(app);
   mhmoe::cli::add_config_command(app);
 }
 
