@@ -3,52 +3,19 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <iostream>
 
 #include "golden/golden_case.h"
+#include "reference/outputs.h"
 
 namespace mhmoe::golden {
 
-// Everything the file's format names, by those names; whole numbers are exact in double.
-using Outputs = std::map<std::string, std::vector<double>>;
-
-struct Bounds {
-  double absolute;  // |a - b| <= absolute * max(1, largest |b| of the tensor)
-  double own = 0;   // |a - b| <= own * largest |b| of the tensor; 0: not held
-};
+using reference::Bounds;
+using reference::Deviation;
+using reference::Outputs;
 
 // The released precision differs from float64 by up to 5.2e-7 of max(1, largest).
 constexpr double kReleasedBound = 5e-6;
-
-struct Deviation {
-  double value = 0;  // as a multiple of its bound
-  std::string text = "none";
-};
-
-inline bool is_routing(const std::string& name) {
-  return name.ends_with("expert_index") || name.ends_with("slot");
-}
-
-inline void compare(Deviation& worst, const std::string& name, const std::vector<double>& found,
-                    const std::vector<double>& expected, const Bounds& bounds) {
-  ASSERT_EQ(found.size(), expected.size()) << name;
-  double largest = 0, difference = 0;
-  for (size_t i = 0; i < found.size(); ++i) {
-    ASSERT_TRUE(std::isfinite(found[i])) << name << " element " << i;
-    ASSERT_TRUE(!is_routing(name) || found[i] == expected[i])
-        << name << " element " << i << ": " << found[i] << ", not " << expected[i];
-    largest = std::max(largest, std::abs(expected[i]));
-    difference = std::max(difference, std::abs(found[i] - expected[i]));
-  }
-  double bound = bounds.absolute * std::max(1.0, largest);
-  if (bounds.own > 0 && largest > 0) bound = std::min(bound, bounds.own * largest);
-  EXPECT_LE(difference, bound) << name << ", largest " << largest;
-  if (difference / bound > worst.value) {
-    worst = {difference / bound,
-             fmt::format("{}: {:.2e} (largest {:.2e}, bound {:.2e})", name, difference, largest, bound)};
-  }
-}
 
 inline size_t dropped(const std::vector<double>& slots, int64_t capacity) {
   return static_cast<size_t>(
@@ -75,7 +42,9 @@ inline void check(const GoldenCase& golden, const Outputs& outputs, Bounds bound
   size_t compared = 0;
   for (const std::string& name : golden.expected.names()) {
     if (const auto output = outputs.find(name); output != outputs.end()) {
-      compare(worst, name, output->second, golden.expected.doubles(name), bounds);
+      const Deviation deviation = deviation_of(name, output->second, golden.expected.doubles(name), bounds);
+      EXPECT_LE(deviation.value, 1) << deviation.text;
+      worst.take(deviation);
       ++compared;
     } else {
       const bool input = golden.parameters.contains(name) || name == "x" || name == "grad_output" || name == "tokens" ||
