@@ -123,8 +123,8 @@ class TinyModel {
     ctx_->set_observer(nullptr);
     ctx_->step().check_empty();
 
-    Outcome out{std::vector<float>(static_cast<size_t>(rows)), std::move(observations.tensors), {},
-                ctx_->step().peak_bytes()};
+    Outcome out{
+        std::vector<float>(static_cast<size_t>(rows)), std::move(observations.tensors), {}, ctx_->step().peak_bytes()};
     ctx_->download(out.losses.data(), losses);
     model_.parameters().visit([&](const nn::Parameter& parameter, const nn::ParameterPart& part) {
       auto& values = out.gradients[part.name];
