@@ -11,6 +11,8 @@ using mhmoe::ExitCode;
 
 // A command is listed here once its file exists.
 void add_commands(CLI::App& app) {
+  mhmoe::cli::add_train_command(app);
+  mhmoe::cli::add_evaluate_command(app);
   mhmoe::cli::add_prepare_command(app);
   mhmoe::cli::add_config_command(app);
 }
@@ -19,7 +21,6 @@ int run(int argc, char** argv) {
   CLI::App app("Trains Multi-Head Mixture-of-Experts transformers.\nExample: mhmoe train configs/tiny/mh_moe.json",
                "mhmoe");
   app.set_version_flag("--version", mhmoe::cli::version_text);
-  app.require_subcommand(1);
   add_commands(app);
   try {
     app.parse(argc, argv);
@@ -28,6 +29,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     mhmoe::fail(ExitCode::kUsage, "{}; see mhmoe --help", error.what());
   }
+  if (app.get_subcommands().empty()) mhmoe::fail(ExitCode::kUsage, "a subcommand is required; see mhmoe --help");
   return static_cast<int>(ExitCode::kOk);
 }
 

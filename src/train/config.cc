@@ -142,17 +142,24 @@ Value& section_of(Value& tree, const std::string& section) {
   return *at;
 }
 
-}  // namespace
-
-RunConfig load_config(const std::string& path, std::span<const std::string> overrides) {
-  std::vector<std::string> chain;
-  Value tree = read_with_bases(path, chain);
+RunConfig checked_config(Value tree, std::span<const std::string> overrides) {
   if (tree.kind == Kind::kObject) {
     for (const std::string& text : overrides) apply_override(tree, text);
   }
   RunConfig config = read_tree(tree);
   validate(config, [&tree](std::string_view key) { return locate(tree, key); });
   return config;
+}
+
+}  // namespace
+
+RunConfig load_config(const std::string& path, std::span<const std::string> overrides) {
+  std::vector<std::string> chain;
+  return checked_config(read_with_bases(path, chain), overrides);
+}
+
+RunConfig parse_config(std::string_view text, const std::string& source, std::span<const std::string> overrides) {
+  return checked_config(json::parse(text, source, ExitCode::kConfig), overrides);
 }
 
 std::string resolved_config(const RunConfig& config) {

@@ -16,6 +16,9 @@ namespace mhmoe::train {
 // Error(kPermission).
 RunConfig load_config(const std::string& path, std::span<const std::string> overrides = {});
 
+// The same of JSON text that extends nothing, as resolved_config() writes it; `source` stands for FILE in messages.
+RunConfig parse_config(std::string_view text, const std::string& source, std::span<const std::string> overrides = {});
+
 // Tells where a key was set, as "FILE:LINE".
 using Locate = std::function<std::string(std::string_view path)>;
 

@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include <cmath>
+
 #include "core/log.h"
 #include "ops/elementwise.h"
 #include "train/schedule.h"
@@ -111,7 +113,7 @@ void Trainer::note_refusal(const StepResult& result) {
   refused_in_a_row_ = result.refused ? refused_in_a_row_ + 1 : 0;
   if (!result.refused) return;
   log::warning("step {}: loss {} and gradient norm {}: not finite, so this step changed no weight", result.step,
-               result.loss, result.gradient_norm);
+               std::abs(result.loss), std::abs(result.gradient_norm));  // abs: a NaN's sign says nothing
   if (refused_in_a_row_ >= kRefusedInARow) {
     fail(ExitCode::kNumeric,
          "step {}: {} steps in a row had a loss or gradient that was not finite; lower train.learning_rate.peak, "

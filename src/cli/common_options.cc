@@ -1,0 +1,27 @@
+#include "cli/common_options.h"
+
+#include "core/log.h"
+#include "core/parallel_for.h"
+#include "cpu/backend.h"
+
+namespace mhmoe::cli {
+
+void add_set_option(CLI::App& command, std::vector<std::string>& overrides) {
+  command.add_option("--set", overrides, "change a key: train.steps=100 (may be repeated)")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+}
+
+void add_device_options(CLI::App& command, DeviceOptions& options) {
+  command.add_option("--device", options.device, "auto, cpu, cuda or emulated")->capture_default_str();
+  command.add_option("--threads", options.threads, "of the CPU; all of them by default")->check(CLI::Range(1, 4096));
+}
+
+const Backend& open_device(const DeviceOptions& options) {
+  if (options.threads > 0) set_thread_count(options.threads);
+  const ChosenBackend chosen = open_backend(options.device, cpu::backend());
+  log::info("device: {}", chosen.reason);
+  return *chosen.backend;
+}
+
+}  // namespace mhmoe::cli

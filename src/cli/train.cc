@@ -1,0 +1,58 @@
+#include <cstdio>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/score_table.h"
+#include "core/json.h"
+#include "train/config.h"
+#include "train/console.h"
+#include "train/run.h"
+#include "train/run_folder.h"
+
+namespace mhmoe::cli {
+namespace {
+
+struct TrainOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+  std::string output_dir;
+  DeviceOptions device;
+  train::RunOptions run;
+};
+
+void print_summary(const train::RunSummary& summary) {
+  if (!summary.validation.empty()) std::fputs(score_table(summary.validation).c_str(), stdout);
+  fmt::print("{} tokens in {:.1f} s", summary.tokens, summary.seconds);
+  if (summary.tokens_per_second) fmt::print(", {} tokens/s", train::short_count(*summary.tokens_per_second));
+  fmt::print("; model in {}/{}\n", summary.folder, train::kModelFileName);
+}
+
+void run_train(const TrainOptions& options) {
+  std::vector<std::string> overrides = options.overrides;
+  if (!options.output_dir.empty()) overrides.push_back("output_dir=" + json::quote(options.output_dir));
+  const train::RunConfig config = train::load_config(options.file, overrides);
+  print_summary(train::run_training(open_device(options.device), config, options.run));
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = app.add_subcommand("train", "Train a model and leave a run folder");
+  command->footer(
+      "Example: mhmoe train configs/tiny/mhmoe_8.json --set train.steps=100 --output-dir runs\n"
+      "The run's folder is OUTPUT_DIR/NAME: config.json, log.txt, metrics.jsonl, perplexity.csv, model.safetensors.");
+  command->add_option("CONFIG", options->file, "the configuration, a JSON file")->required();
+  add_set_option(*command, options->overrides);
+  add_device_options(*command, options->device);
+  command->add_option("--output-dir", options->output_dir, "where the run's folder is made (output_dir)");
+  command->add_flag("--overwrite", options->run.overwrite, "replace an earlier run of the same name");
+  command->add_option("--dump", options->run.dump_folder, "write every named tensor of one step into this folder");
+  command->add_option("--dump-step", options->run.dump_step, "the step that --dump writes")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->callback([options] { run_train(*options); });
+}
+
+}  // namespace mhmoe::cli

@@ -1,0 +1,202 @@
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "train/fixtures.h"
+
+namespace mhmoe::train {
+namespace {
+
+double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max<double>(largest, std::abs(a[i] - b[i]));
+  return largest;
+}
+
+// Keeps the parameters' gradients of a step as they are before the update.
+class GradientObserver final : public TensorObserver {
+ public:
+  GradientObserver(Context& ctx, const nn::ParameterStore& parameters) : ctx_(ctx) {
+    parameters.visit(
+        [&](const nn::Parameter& /*parameter*/, const nn::ParameterPart& part) { names_.insert("grad." + part.name); });
+    ctx.set_observer(this);
+  }
+  ~GradientObserver() override { ctx_.set_observer(nullptr); }
+  GradientObserver(const GradientObserver&) = delete;
+  GradientObserver& operator=(const GradientObserver&) = delete;
+  void record(const std::string& name, const Tensor& tensor) override {
+    if (!names_.contains(name)) return;
+    const std::vector<float> values = to_host(ctx_, tensor);
+    gradients.insert(gradients.end(), values.begin(), values.end());
+  }
+  std::vector<float> gradients;
+
+ private:
+  Context& ctx_;
+  std::set<std::string> names_;
+};
+
+std::vector<float> gradients_of_one_step(const RunConfig& config, const HostBatch& batch) {
+  CpuTrainer run(config);
+  const GradientObserver observer(*run.ctx, run.parameters());
+  run.trainer->step(batch);
+  return observer.gradients;
+}
+
+std::vector<float> weights_after(const RunConfig& config, int steps, DType compute = DType::kF32) {
+  CpuTrainer run(config, compute);
+  for (int i = 0; i < steps; ++i) run.trainer->step(random_batch(config, static_cast<uint64_t>(i)));
+  return run.weights();
+}
+
+TEST(Trainer, OverfitsOneBatch) {
+  const ThreadCount one_thread(1);
+  RunConfig config = tiny_config();
+  config.train.learning_rate = {.peak = 2e-2, .final = 1e-3, .warmup_steps = 10, .decay = Decay::kCosine};
+  config.train.steps = 250;
+  config.model.moe.balance_loss_weight = 0.001;
+  CpuTrainer run(config);
+  const HostBatch batch = random_batch(config, 1);
+  double loss = 0;
+  for (int i = 0; i < config.train.steps; ++i) loss = run.trainer->step(batch).loss;
+  EXPECT_LT(loss, 0.1);
+}
+
+TEST(Trainer, UniformLogitsCostTheLogarithmOfTheVocabulary) {
+  CpuTrainer run(tiny_config());
+  run.ctx->fill_zero(run.parameters().master());
+  EXPECT_NEAR(run.trainer->step(random_batch(run.config, 1)).loss, std::log(32.0), 1e-6);
+}
+
+TEST(Trainer, BalanceLossIsOneForAnEvenRouterAndNothingDropsWithoutCapacity) {
+  RunConfig config = tiny_config();
+  config.model.moe.capacity_factor.reset();
+  CpuTrainer run(config);
+  const MoeSummary moe = run.trainer->step(random_batch(config, 1)).moe;
+  EXPECT_EQ(moe.dropped_fraction, 0);
+  EXPECT_GE(moe.load_max_over_mean, 1);
+  EXPECT_NEAR(moe.balance_loss, 1, 0.5);
+}
+
+// Sums of the same products in another order: only rounding may differ. Dropless, and without balance loss, whose
+// definition is a micro-batch's.
+TEST(Trainer, MicroBatchesGiveTheGradientOfTheWholeBatch) {
+  RunConfig whole = tiny_config();
+  whole.model.moe.capacity_factor.reset();
+  whole.model.moe.balance_loss_weight = 0;
+  whole.train.micro_batch_sequences = 4;
+  RunConfig parts = whole;
+  parts.train.micro_batch_sequences = 1;  // with 0, 1, 2 and 0 targets that are not counted
+  const HostBatch batch = random_batch(whole, 5);
+  const std::vector<float> expected = gradients_of_one_step(whole, batch);
+  ASSERT_FALSE(expected.empty());
+  const double largest = std::abs(*std::ranges::max_element(expected, {}, [](float g) { return std::abs(g); }));
+  EXPECT_GT(largest, 1e-3);
+  EXPECT_LT(largest_difference(gradients_of_one_step(parts, batch), expected), 2e-6 * std::max(1.0, largest));
+}
+
+TEST(Trainer, LossIsTheMeanOverCountedTargets) {
+  RunConfig config = tiny_config();
+  config.model.moe.capacity_factor.reset();
+  config.train.micro_batch_sequences = 1;
+  config.train.batch_tokens = 8;
+  const HostBatch batch = random_batch(tiny_config(), 5);
+  double sum = 0;
+  int64_t counted = 0;
+  for (int64_t i = 0; i < batch.sequences; ++i) {
+    HostBatch one(1, batch.length);
+    std::copy_n(batch.tokens.begin() + i * batch.length, batch.length, one.tokens.begin());
+    std::copy_n(batch.targets.begin() + i * batch.length, batch.length, one.targets.begin());
+    const StepResult result = CpuTrainer(config).trainer->step(one);
+    sum += result.loss * static_cast<double>(result.counted);
+    counted += result.counted;
+  }
+  RunConfig whole = tiny_config();
+  whole.model.moe.capacity_factor.reset();
+  const StepResult result = CpuTrainer(whole).trainer->step(batch);
+  EXPECT_EQ(result.counted, counted);
+  EXPECT_EQ(counted, 32 - 3);
+  EXPECT_NEAR(result.loss, sum / static_cast<double>(counted), 1e-5);
+}
+
+TEST(Trainer, RecomputationGivesTheSameBits) {
+  RunConfig config = tiny_config();
+  const std::vector<float> kept = weights_after(config, 3);
+  config.train.recompute = Recompute::kBlock;
+  EXPECT_EQ(weights_after(config, 3), kept);
+}
+
+TEST(Trainer, EqualRunsGiveEqualBits) {
+  const RunConfig config = tiny_config();
+  EXPECT_EQ(weights_after(config, 3), weights_after(config, 3));
+  EXPECT_EQ(weights_after(config, 3, DType::kBF16), weights_after(config, 3, DType::kBF16));
+}
+
+TEST(Trainer, ThreadsDoNotChangeTheResultMuch) {
+  const RunConfig config = tiny_config();
+  std::vector<float> one;
+  {
+    const ThreadCount threads(1);
+    one = weights_after(config, 3);
+  }
+  const ThreadCount threads(3);
+  EXPECT_LT(largest_difference(weights_after(config, 3), one), 1e-4);
+}
+
+TEST(Trainer, PrecisionsAgreeClosely) {
+  CpuTrainer fp32(tiny_config());
+  CpuTrainer bf16(tiny_config(), DType::kBF16);
+  for (uint64_t i = 0; i < 5; ++i) {
+    const HostBatch batch = random_batch(fp32.config, i);
+    EXPECT_NEAR(fp32.trainer->step(batch).loss, bf16.trainer->step(batch).loss, 0.03);
+  }
+}
+
+TEST(Trainer, SizingPassKnowsExactlyWhatStepsTake) {
+  for (const bool dropless : {false, true}) {
+    RunConfig config = tiny_config();
+    if (dropless) config.model.moe.capacity_factor.reset();
+    CpuTrainer run(config);
+    for (uint64_t i = 0; i < 3; ++i) run.trainer->step(random_batch(config, i));
+    EXPECT_EQ(run.ctx->state().block_count(), 1U);
+    EXPECT_EQ(run.ctx->step().block_count(), 1U);
+    EXPECT_EQ(run.ctx->step().used_bytes(), 0U);
+    EXPECT_EQ(run.ctx->state().peak_bytes(), run.need.state_bytes);
+    EXPECT_LE(run.ctx->step().peak_bytes(), run.need.step_bytes);
+    const std::unique_ptr<Context> sizing = make_sizing_context(DeviceKind::kCpu);
+    Trainer sized(*sizing, config, DType::kF32);
+    sized.step(random_batch(config, 0));
+    EXPECT_EQ(run.ctx->step().peak_bytes(), sizing->step().peak_bytes());
+  }
+}
+
+TEST(Trainer, BadStepsAreRefusedAndTenInARowStopTheRun) {
+  CpuTrainer run(tiny_config());
+  run.trainer->step(random_batch(run.config, 1));
+  std::vector<float> weights = run.weights();
+  weights[0] = std::numeric_limits<float>::infinity();  // of the embedding: every logit of token 0 is infinite
+  run.ctx->upload(run.parameters().master(), weights.data());
+  for (int i = 1; i < Trainer::kRefusedInARow; ++i) {
+    EXPECT_TRUE(run.trainer->step(random_batch(run.config, 1)).refused);
+    EXPECT_EQ(run.weights(), weights);
+  }
+  try {
+    run.trainer->step(random_batch(run.config, 1));
+    FAIL() << "the tenth bad step went through";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kNumeric);
+  }
+}
+
+TEST(Trainer, BatchOfAnotherShapeIsRefused) {
+  CpuTrainer run(tiny_config());
+  EXPECT_THROW(run.trainer->step(HostBatch(3, 8)), Error);
+  EXPECT_THROW(run.trainer->step(HostBatch(4, 7)), Error);
+}
+
+}  // namespace
+}  // namespace mhmoe::train
