@@ -4,6 +4,9 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <array>
+#include <atomic>
+
 namespace mhmoe::log {
 namespace {
 
@@ -17,6 +20,8 @@ spdlog::logger& logger() {
   }();
   return *instance;
 }
+
+std::array<std::atomic<int64_t>, 3> line_counts;  // by Level
 
 std::string escape(std::string_view text) {
   std::string out;
@@ -34,11 +39,22 @@ std::string escape(std::string_view text) {
 
 void write(Level level, std::string_view message) {
   const std::string line = escape(message);
+  ++line_counts[static_cast<size_t>(level)];
   switch (level) {
-    case Level::kInfo: logger().info(line); break;
-    case Level::kWarning: logger().warn("warning: {}", line); break;
-    case Level::kError: logger().error("error: {}", line); break;
+    case Level::kInfo:
+      logger().info(line);
+      break;
+    case Level::kWarning:
+      logger().warn("warning: {}", line);
+      break;
+    case Level::kError:
+      logger().error("error: {}", line);
+      break;
   }
+}
+
+int64_t lines(Level level) {
+  return line_counts[static_cast<size_t>(level)];
 }
 
 void set_file(const std::string& path) {

@@ -1,6 +1,7 @@
 // Log lines for a person: standard error, and a run's log.txt once one is open.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -12,6 +13,8 @@ enum class Level { kInfo, kWarning, kError };
 
 // One line; control characters are escaped, so that no input can forge or hide a line.
 MHMOE_API void write(Level level, std::string_view message);
+// Lines of this level written so far by the whole process, backend modules included.
+MHMOE_API int64_t lines(Level level);
 // Every line from now on also goes to this file (appended). Empty path: no file.
 MHMOE_API void set_file(const std::string& path);
 

@@ -10,6 +10,9 @@
 
 namespace mhmoe {
 
+// One block of the generator.
+MHMOE_API std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
+
 class MHMOE_API Philox {
  public:
   Philox(uint64_t seed, std::string_view stream);

@@ -60,7 +60,7 @@ void forward_row(T* out, const T* pre, int64_t hidden) {
   const T* factor = Function::kGated ? pre + hidden : pre;
 #pragma omp simd
   for (int64_t c = 0; c < hidden; ++c) {
-    out[c] = static_cast<T>(Function::out(static_cast<float>(pre[c]), static_cast<float>(factor[c])));
+    store_value(out[c], Function::out(static_cast<float>(pre[c]), static_cast<float>(factor[c])));
   }
 }
 
@@ -83,9 +83,9 @@ float backward_row(const BackwardRow<T>& row, float scale, int64_t hidden) {
     const Unit unit = Function::with_gradients(static_cast<float>(pre[c]), factor);
     dot += unit.out * gradient;
     const float scaled = scale * gradient;
-    grad_pre[c] = static_cast<T>(scaled * unit.grad_a);
-    if constexpr (kGated) grad_pre[hidden + c] = static_cast<T>(scaled * unit.grad_b);
-    if constexpr (kScaledOut) scaled_out[c] = static_cast<T>(scale * unit.out);
+    store_value(grad_pre[c], scaled * unit.grad_a);
+    if constexpr (kGated) store_value(grad_pre[hidden + c], scaled * unit.grad_b);
+    if constexpr (kScaledOut) store_value(scaled_out[c], scale * unit.out);
   }
   return dot;
 }

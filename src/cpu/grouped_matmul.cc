@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <vector>
 
 #include "core/parallel_for.h"
@@ -14,7 +15,11 @@ namespace mhmoe::cpu {
 namespace {
 
 // Pieces of fixed size, whatever the number of threads: their results do not depend on it.
-constexpr int64_t kRowBlock = 128;
+// A row's result must not depend on its place among the expert's rows or on their number either, else a later token
+// could change an earlier one's bits. oneDNN's AVX2 kernels grant that for multiples of 12 rows (tried: 1 to 3 rows
+// left over by 6 are summed in another order), so shorter tails are filled up.
+constexpr int64_t kRowQuantum = 12;
+constexpr int64_t kRowBlock = 11 * kRowQuantum;
 constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kInnerBlock = 1024;
 
@@ -27,15 +32,17 @@ bool needs_conversion(const Tensor& operand) {
   return operand.dtype == DType::kBF16 && !native_bf16();
 }
 
-// Blocks of the rows of each expert, in row-buffer numbers.
+// Blocks of the rows of each expert, in row-buffer numbers: multiples of kRowQuantum, then at most one shorter tail.
 const std::vector<Piece>& row_pieces(const ops::RowGroups& groups) {
   thread_local std::vector<Piece> pieces;
   pieces.clear();
   const auto *begin = groups.begin.as<const int32_t>(), *rows = groups.rows.as<const int32_t>();
   for (int64_t e = 0; e < groups.rows.count(); ++e) {
-    for (int64_t done = 0; done < rows[e]; done += kRowBlock) {
-      pieces.push_back({e, begin[e] + done, std::min<int64_t>(kRowBlock, rows[e] - done)});
+    const int64_t whole = rows[e] / kRowQuantum * kRowQuantum;
+    for (int64_t done = 0; done < whole; done += kRowBlock) {
+      pieces.push_back({e, begin[e] + done, std::min<int64_t>(kRowBlock, whole - done)});
     }
+    if (whole < rows[e]) pieces.push_back({e, begin[e] + whole, rows[e] - whole});
   }
   return pieces;
 }
@@ -57,22 +64,40 @@ void* element(const Tensor& tensor, int64_t i) {
   return static_cast<std::byte*>(tensor.data) + i * static_cast<int64_t>(size_of(tensor.dtype));
 }
 
-// One piece on a CPU without bf16 products: operands converted into this thread's scratch, then the f32 product.
-void run_converted(const Product& product, const ops::GroupedMatmul& args, const Piece& piece) {
-  thread_local Scratch a_scratch, weight_scratch, out_scratch;
-  const int64_t inner = args.a.cols(), width = args.out.cols(), weight_size = args.weight.count() / args.weight.dims[0];
-  float* a = a_scratch.floats(piece.count * inner);
-  load_row(a, args.a.as<const bfloat16>() + piece.begin * inner, piece.count * inner);
-  float* weight = weight_scratch.floats(weight_size);
-  load_row(weight, args.weight.as<const bfloat16>() + piece.expert * weight_size, weight_size);
-  const void* bias = args.bias.empty() ? nullptr : element(args.bias, piece.expert * width);
-  if (args.out.dtype == DType::kF32) {
-    product.run({.out = element(args.out, piece.begin * width), .a = a, .b = weight, .bias = bias}, piece.count);
-    return;
+// Rows [begin, begin + count) of `source` in scratch, converted to f32 where asked, and zeros up to `padded` rows.
+void* load_rows(Scratch& scratch, const Tensor& source, int64_t begin, int64_t count, int64_t padded, bool convert) {
+  const int64_t cols = source.cols();
+  const size_t element_size = convert ? sizeof(float) : size_of(source.dtype);
+  auto* rows = static_cast<std::byte*>(scratch.bytes(static_cast<size_t>(padded * cols) * element_size));
+  if (convert) {
+    load_row(reinterpret_cast<float*>(rows), source.as<const bfloat16>() + begin * cols, count * cols);
+  } else {
+    std::memcpy(rows, element(source, begin * cols), static_cast<size_t>(count * cols) * element_size);
   }
-  float* out = out_scratch.floats(piece.count * width);
-  product.run({.out = out, .a = a, .b = weight, .bias = bias}, piece.count);
-  store_row(args.out.as<bfloat16>() + piece.begin * width, out, piece.count * width);
+  const size_t used = static_cast<size_t>(count * cols) * element_size;
+  std::memset(rows + used, 0, static_cast<size_t>((padded - count) * cols) * element_size);
+  return rows;
+}
+
+// A piece that cannot be multiplied in place: a tail shorter than the quantum, or bf16 on a CPU without bf16 products.
+void run_copied(const Product& product, const ops::GroupedMatmul& args, const Piece& piece, bool convert) {
+  thread_local Scratch a_scratch, weight_scratch, out_scratch;
+  const int64_t width = args.out.cols(), weight_rows = args.weight.dims[1];
+  const int64_t padded = (piece.count + kRowQuantum - 1) / kRowQuantum * kRowQuantum;
+  const void* a = load_rows(a_scratch, args.a, piece.begin, piece.count, padded, convert);
+  const void* weight =
+      convert ? load_rows(weight_scratch, args.weight, piece.expert * weight_rows, weight_rows, weight_rows, convert)
+              : element(args.weight, piece.expert * weight_rows * args.weight.cols());
+  const void* bias = args.bias.empty() ? nullptr : element(args.bias, piece.expert * width);
+  const bool narrow = convert && args.out.dtype == DType::kBF16;
+  const size_t out_size = narrow ? sizeof(float) : size_of(args.out.dtype);
+  void* out = out_scratch.bytes(static_cast<size_t>(padded * width) * out_size);
+  product.run({.out = out, .a = a, .b = weight, .bias = bias}, padded);
+  if (narrow) {
+    store_row(args.out.as<bfloat16>() + piece.begin * width, static_cast<const float*>(out), piece.count * width);
+  } else {
+    std::memcpy(element(args.out, piece.begin * width), out, static_cast<size_t>(piece.count * width) * out_size);
+  }
 }
 
 }  // namespace
@@ -93,7 +118,7 @@ void grouped_matmul(Context& /*ctx*/, const ops::GroupedMatmul& args) {
   const auto& pieces = row_pieces(args.groups);
   parallel_tasks(static_cast<int64_t>(pieces.size()), [&](int64_t task, int /*thread*/) {
     const Piece& piece = pieces[task];
-    if (convert) return run_converted(product, args, piece);
+    if (convert || piece.count % kRowQuantum != 0) return run_copied(product, args, piece, convert);
     product.run({.out = element(args.out, piece.begin * width),
                  .a = element(args.a, piece.begin * inner),
                  .b = element(args.weight, piece.expert * inner * width),

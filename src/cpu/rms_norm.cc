@@ -4,6 +4,7 @@
 #include "core/parallel_for.h"
 #include "cpu/kernels.h"
 #include "cpu/rows.h"
+#include "cpu/simd_math.h"
 
 namespace mhmoe::cpu {
 namespace {
@@ -20,7 +21,7 @@ void forward_rows(const ops::RmsNormForward& args, int64_t begin, int64_t end) {
     const float scale = 1 / std::sqrt(squares / static_cast<float>(cols) + args.eps);
     inv_rms[r] = scale;
 #pragma omp simd
-    for (int64_t c = 0; c < cols; ++c) y[c] = static_cast<T>(x[c] * scale * weight[c]);
+    for (int64_t c = 0; c < cols; ++c) store_value(y[c], x[c] * scale * weight[c]);
   }
 }
 

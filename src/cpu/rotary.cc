@@ -7,6 +7,7 @@
 #include "core/parallel_for.h"
 #include "cpu/kernels.h"
 #include "cpu/rows.h"
+#include "cpu/simd_math.h"
 
 namespace mhmoe::cpu {
 namespace {
@@ -49,8 +50,8 @@ void rotate(T* head, const float* cosines, const float* sines, float sign, int64
   for (int64_t i = 0; i < half; ++i) {
     const float a = static_cast<float>(head[i]), b = static_cast<float>(head[half + i]);
     const float sine = sign * sines[i];
-    head[i] = static_cast<T>(a * cosines[i] - b * sine);
-    head[half + i] = static_cast<T>(b * cosines[i] + a * sine);
+    store_value(head[i], a * cosines[i] - b * sine);
+    store_value(head[half + i], b * cosines[i] + a * sine);
   }
 }
 

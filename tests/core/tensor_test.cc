@@ -58,6 +58,15 @@ TEST(Arena, ScopesGiveMemoryBackAndNewBlocksMoveNothing) {
   }
 }
 
+// The known answers that Random123 publishes for philox4x32 with 10 rounds.
+TEST(Philox, MatchesPublishedVectors) {
+  using Words = std::array<uint32_t, 4>;
+  EXPECT_EQ(philox4x32_10({0, 0, 0, 0}, {0, 0}), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox4x32_10({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}), (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox4x32_10({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+            (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
 TEST(Philox, StreamsAreRepeatableIndependentAndNormal) {
   const Philox a(1, "layers.0.ffn.up.weight"), b(1, "layers.1.ffn.up.weight"), a2(1, "layers.0.ffn.up.weight");
   double mean = 0, square = 0, cross = 0;

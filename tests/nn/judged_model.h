@@ -100,9 +100,7 @@ struct RunOptions {
   int64_t logit_chunk_rows = 0;  // 0: all rows
 };
 
-// Forward and backward of one step over the micro-batches. Gradients are those of the step's loss: cross-entropies over
-// the counted targets of all, and the mean over micro-batches of the balance losses; cross_entropy likewise; the other
-// results are the last micro-batch's.
+// Forward and backward of one step over the micro-batches, with the results of reference::expected_of.
 inline Outputs run_model(const nn::ModelConfig& config, const Parameters<double>& parameters,
                          std::span<const Batch> micro_batches, const RunOptions& options = {}) {
   const std::unique_ptr<Context> ctx = cpu::create_context(options.kernels);

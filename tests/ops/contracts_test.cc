@@ -161,6 +161,9 @@ TEST_F(Contracts, Routing) {
                      {"row_of", &C::row_of, kDefinesShape},
                      {"gate", &C::gate, kOptional},
                      {"addend", &C::addend, kOptional}});
+  C onto{bf16({5, 4}), f32({9, 4}), i32({5, 2})};
+  onto.addend = f32({5, 4}), onto.addend.data = onto.y.data;
+  expect_refused<C>(combine_rows, "[combine_rows] addend is f32[5, 4]", onto);
 }
 
 TEST_F(Contracts, GroupedMatmul) {

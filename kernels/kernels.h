@@ -1,0 +1,16 @@
+// The CUDA backend's kernels: one host function an op, contracts in ops/*.h. Arguments are checked before they get
+// here; work is queued on ctx.compute_stream(), scratch comes from ctx.step().
+#pragma once
+
+#include "ops/kernel_table.h"
+
+namespace mhmoe::cuda {
+
+void rms_norm_forward(Context& ctx, const ops::RmsNormForward& args);
+void rms_norm_backward(Context& ctx, const ops::RmsNormBackward& args);
+void router_forward(Context& ctx, const ops::RouterForward& args);
+void router_backward(Context& ctx, const ops::RouterBackward& args);
+void clip_scale(Context& ctx, const ops::ClipScale& args);
+void adam_update(Context& ctx, const ops::AdamUpdate& args);
+
+}  // namespace mhmoe::cuda

@@ -1,0 +1,148 @@
+#!/bin/bash
+# Builds and tests everything this machine can: usage: scripts/test.sh [--fast]
+# --fast leaves out the sanitizer build, slow tests, nvcc, and clang-tidy on unchanged files; under 5 minutes.
+# The last line counts; the exit code is 0 if nothing failed. What is left out says "skipped: ..." and why.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/lib.sh
+
+fast=no
+case ${1-} in
+  "") ;;
+  --fast) fast=yes ;;
+  *) die "usage: scripts/test.sh [--fast]" ;;
+esac
+started=$(date +%s)
+passed=0 failed=0 skipped=0
+
+# check NAME COMMAND...: one check, counted; its output is shown if it fails.
+check() {
+  local name=$1 log=build/checks.log
+  shift
+  if "$@" >"$log" 2>&1; then
+    say "passed: $name"
+    grep -E '^(skipped|note): ' "$log" || true
+    passed=$((passed + 1))
+  else
+    cat "$log"
+    say "FAILED: $name"
+    failed=$((failed + 1))
+  fi
+}
+
+skip() {
+  say "skipped: $1"
+  skipped=$((skipped + 1))
+}
+
+# build FOLDER LOG-NAME CMAKE-OPTIONS... -- TARGETS...
+build() {
+  local folder=$1 options=()
+  shift
+  while [ "$1" != -- ]; do
+    options+=("$1")
+    shift
+  done
+  shift
+  cmake -G Ninja -S . -B "$folder" "${options[@]}" && ninja -C "$folder" "$@"
+}
+
+# run_ctest FOLDER OPTIONS...: every case counted by itself.
+run_ctest() {
+  local folder=$1 counts
+  shift
+  ctest --test-dir "$folder" --output-junit junit.xml --output-on-failure --timeout 300 "$@" >"$folder/ctest.log" 2>&1 ||
+    sed -n '/\*\*\*/,/^ *Start /p' "$folder/ctest.log" | tail -n 200
+  counts=$(scripts/summarize_ctest.py "$folder/junit.xml")
+  sed '$d' <<<"$counts"
+  read -r p f s <<<"${counts##*$'\n'}"
+  say "$folder: $p passed, $f failed, $s skipped"
+  [ $((p + f + s)) -gt 0 ] || f=1
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+finish() {
+  say ""
+  say "all phases took $(in_minutes $(($(date +%s) - started))) min"
+  say "$passed passed, $failed failed, $skipped skipped"
+  [ "$failed" = 0 ]
+}
+
+# The newest commit that is known to have passed elsewhere; nothing if there is none.
+landed_commit() {
+  local head remote
+  head=$(git rev-parse -q --verify HEAD) || return 0
+  remote=$(git rev-parse -q --verify "${MHMOE_BASE_COMMIT:-origin/main}^{commit}") || return 0
+  [ "$remote" != "$head" ] || remote=$(git rev-parse -q --verify "HEAD^^{commit}") || return 0
+  git merge-base "$remote" "$head" || true
+}
+
+format_check() {
+  git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs -r clang-format --dry-run -Werror
+}
+
+length_check() {
+  git ls-files '*.cc' '*.h' '*.cu' '*.cuh' '*.py' '*.sh' | xargs wc -l |
+    awk '$2 != "total" && $1 > 300 { print $2 ": " $1 " lines, 300 are allowed: split it by concern"; bad = 1 } END { exit bad }'
+}
+
+mkdir -p build
+say "mhmoe tests ($([ $fast = yes ] && echo fast || echo full)): packages 3, build 6, tests 8 min at most on 2 cores"
+
+begin_phase packages 3
+install_packages "${PROGRAM_PACKAGES[@]}" "${PLOT_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+end_phase
+
+begin_phase build 6
+use_ccache
+check "build" build build/test -- all
+[ "$failed" = 0 ] || finish
+sanitized=()
+if [ $fast = no ]; then
+  for folder in core ops reference emulator; do
+    [ ! -e build/test/test_$folder ] || sanitized+=("test_$folder")
+  done
+  check "build with ASan and UBSan (${sanitized[*]})" build build/asan -DMHMOE_SANITIZE=address,undefined \
+    -- "${sanitized[@]}"
+else
+  skip "sanitizer build: --fast"
+fi
+end_phase
+
+begin_phase tests 8
+check "include directions" scripts/check_includes.sh
+check "files under 300 lines" length_check
+if clang-format --version 2>/dev/null | grep -q 'version 14\.'; then
+  check "clang-format" format_check
+else
+  skip "clang-format: version 14 is wanted (others format differently), found $(clang-format --version 2>/dev/null || echo none)"
+fi
+base=$(landed_commit)
+if ! command -v clang-tidy >/dev/null; then
+  skip "clang-tidy: not installed"
+elif [ -n "$base" ]; then
+  check "clang-tidy on what changed since ${base:0:12}" scripts/run_clang_tidy.py build/test --since "$base" \
+    --minutes $([ $fast = yes ] && echo 1 || echo 3)
+elif [ $fast = yes ]; then
+  skip "clang-tidy: --fast, and no landed commit to compare with"
+else
+  check "clang-tidy on all files" scripts/run_clang_tidy.py build/test --all --minutes 3
+fi
+
+threads=$(nproc)
+run_ctest build/test -j "$threads" $([ $fast = no ] || echo -LE slow)
+[ $fast = no ] || skip "tests labelled slow: --fast"
+if [ $fast = no ]; then
+  labels=$(printf '|%s' "${sanitized[@]#test_}")
+  run_ctest build/asan -j "$threads" -L "^(${labels#|})\$" -LE slow
+fi
+if [ $fast = yes ]; then
+  skip "CUDA build: --fast"
+elif command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+  check "CUDA build (compiled, not run)" build build/cuda -DMHMOE_CUDA=ON -DMHMOE_TESTS=OFF -- mhmoe_cuda
+else
+  skip "CUDA build: no nvcc"
+fi
+end_phase
+
+finish

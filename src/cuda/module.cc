@@ -1,0 +1,72 @@
+// What libmhmoe_cuda.so shows to the program: one entry point; and the list of its kernels.
+#include <algorithm>
+
+#include "cuda/context.h"
+#include "cuda/identity.h"
+#include "cuda/kernel_table.h"
+#include "device/backend.h"
+#include "device/self_communicator.h"
+#include "kernels/kernels.h"
+
+namespace mhmoe::cuda {
+namespace {
+
+template <size_t kSize>
+struct Name {
+  constexpr Name(const char (&text)[kSize]) { std::copy_n(text, kSize, value); }  // NOLINT(google-explicit-constructor)
+  char value[kSize];
+};
+
+template <class Args, Name kName>
+void not_built(Context& /*ctx*/, const Args& /*args*/) {
+  fail(ExitCode::kDevice, "[{}] has no CUDA kernel yet; use --device cpu", kName.value);
+}
+
+constexpr ops::KernelTable kKernels = {
+    .embedding_forward = not_built<ops::EmbeddingForward, "embedding_forward">,
+    .embedding_backward = not_built<ops::EmbeddingBackward, "embedding_backward">,
+    .rms_norm_forward = rms_norm_forward,
+    .rms_norm_backward = rms_norm_backward,
+    .matmul = not_built<ops::Matmul, "matmul">,
+    .bias_backward = not_built<ops::BiasBackward, "bias_backward">,
+    .rotary = not_built<ops::Rotary, "rotary">,
+    .attention_forward = not_built<ops::AttentionForward, "attention_forward">,
+    .attention_backward = not_built<ops::AttentionBackward, "attention_backward">,
+    .activation_forward = not_built<ops::ActivationForward, "activation_forward">,
+    .activation_backward = not_built<ops::ActivationBackward, "activation_backward">,
+    .router_forward = router_forward,
+    .router_backward = router_backward,
+    .assign_slots = not_built<ops::AssignSlots, "assign_slots">,
+    .gather_rows = not_built<ops::GatherRows, "gather_rows">,
+    .combine_rows = not_built<ops::CombineRows, "combine_rows">,
+    .grouped_matmul = not_built<ops::GroupedMatmul, "grouped_matmul">,
+    .grouped_weight_grad = not_built<ops::GroupedWeightGrad, "grouped_weight_grad">,
+    .grouped_bias_backward = not_built<ops::GroupedBiasBackward, "grouped_bias_backward">,
+    .cross_entropy = not_built<ops::CrossEntropy, "cross_entropy">,
+    .cast = not_built<ops::Cast, "cast">,
+    .add = not_built<ops::Add, "add">,
+    .reduce = not_built<ops::Reduce, "reduce">,
+    .clip_scale = clip_scale,
+    .adam_update = adam_update,
+};
+
+}  // namespace
+
+const ops::KernelTable& kernel_table() {
+  return kKernels;
+}
+
+}  // namespace mhmoe::cuda
+
+extern "C" MHMOE_API const mhmoe::Backend* mhmoe_backend_entry() {
+  static const mhmoe::Backend backend = {
+      .name = mhmoe::cuda::backend_name(),
+      .kind = mhmoe::DeviceKind::kCuda,
+      .kernels = mhmoe::cuda::kernel_table(),
+      .create_context = mhmoe::cuda::create_context,
+      .create_communicator = mhmoe::make_self_communicator,
+      .unusable_reason = mhmoe::cuda::unusable_reason,
+      .prefers_bf16 = mhmoe::cuda::prefers_bf16,
+  };
+  return &backend;
+}

@@ -1,0 +1,112 @@
+// What tests on the emulated device share: the same tensors on the CPU and on it, and thread orders.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/philox.h"
+#include "cpu/backend.h"
+#include "ops/op_test.h"
+
+namespace mhmoe::test {
+
+constexpr const char* kOrders[] = {"forward", "reversed", "random:1", "random:2"};
+
+// Runs the emulator's threads in this order until the end of a scope.
+class WithOrder {
+ public:
+  explicit WithOrder(const char* order) { setenv(kVariable, order, 1); }
+  ~WithOrder() { unsetenv(kVariable); }
+  WithOrder(const WithOrder&) = delete;
+  WithOrder& operator=(const WithOrder&) = delete;
+
+ private:
+  static constexpr const char* kVariable = "MHMOE_EMULATOR_ORDER";
+};
+
+// The same contents on both devices until an op runs.
+struct Twin {
+  Tensor cpu, emulated;
+};
+
+class EmulatedTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!MHMOE_HAS_EMULATED) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
+    cpu_ = cpu::backend().create_context(0);
+    emulated_ = open_backend("emulated", cpu::backend()).backend->create_context(0);
+  }
+
+  Context& cpu() { return *cpu_; }
+  Context& emulated() { return *emulated_; }
+
+  // Uploads what the CPU's tensor has now.
+  void refresh(const Twin& twin) { emulated_->upload(twin.emulated, twin.cpu.data); }
+
+  Twin filled(DType dtype, std::initializer_list<int64_t> dims, double value) {
+    const Twin twin = allocate(dtype, dims);
+    for (int64_t i = 0; i < twin.cpu.count(); ++i) write_value(twin.cpu, i, value);
+    refresh(twin);
+    return twin;
+  }
+  Twin garbage(DType dtype, std::initializer_list<int64_t> dims) {
+    return filled(dtype, dims, dtype == DType::kI32 ? -1000003 : std::numeric_limits<double>::quiet_NaN());
+  }
+  Twin random(DType dtype, std::initializer_list<int64_t> dims, double deviation = 1) {
+    const Philox philox(1, "test " + std::to_string(drawn_++));
+    const Twin twin = allocate(dtype, dims);
+    for (int64_t i = 0; i < twin.cpu.count(); ++i) write_value(twin.cpu, i, deviation * philox.normal(i));
+    refresh(twin);
+    return twin;
+  }
+
+  // The emulated device's tensor, in host memory.
+  Tensor downloaded(const Tensor& tensor) {
+    Tensor host = cpu_->step().allocate("downloaded", tensor.dtype, {tensor.count()});
+    emulated_->download(host.data, tensor);
+    host.dims = tensor.dims, host.rank = tensor.rank;
+    return host;
+  }
+
+  // |emulated - cpu| <= relative * |cpu| + absolute, element by element.
+  void expect_agreement(const std::string& what, const Twin& twin, double relative, double absolute) {
+    const auto expected = values(twin.cpu);
+    std::vector<double> tolerance;
+    for (const double value : expected) tolerance.push_back(relative * std::abs(value) + absolute);
+    expect_close(what, downloaded(twin.emulated), expected, tolerance);
+  }
+
+  // Runs `op`, which uploads its inputs first, in every thread order: the same bytes every time.
+  template <class Op>
+  void expect_same_bytes_in_every_order(const std::vector<Tensor>& outputs, Op&& op) {
+    std::vector<std::vector<std::byte>> first;
+    for (const char* order : kOrders) {
+      const WithOrder with(order);
+      op();
+      std::vector<std::vector<std::byte>> bytes;
+      for (const Tensor& output : outputs) {
+        bytes.emplace_back(output.bytes());
+        emulated_->download(bytes.back().data(), output);
+      }
+      if (first.empty()) first = bytes;
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        EXPECT_TRUE(bytes[i] == first[i]) << "output " << i << ", " << outputs[i].describe() << ", order " << order;
+      }
+    }
+  }
+
+ private:
+  Twin allocate(DType dtype, std::initializer_list<int64_t> dims) {
+    return {cpu_->step().allocate("test", dtype, dims), emulated_->step().allocate("test", dtype, dims)};
+  }
+
+  std::unique_ptr<Context> cpu_, emulated_;
+  int drawn_ = 0;
+};
+
+}  // namespace mhmoe::test

@@ -1,0 +1,50 @@
+// Runs the threads of a grid one after another on one OS thread: a block at a time, and a stack of its own only for
+// threads that wait at a barrier or a warp operation. So a kernel without either is a plain loop.
+//
+// Finds: a missing barrier (in at least one thread order), divergent barriers and warp operations, and the use of
+// shared or device memory that nobody wrote (it is filled with bytes 0xff: not-a-number as f32 and bf16). Does not see:
+// races between blocks, bank conflicts, coalescing, register pressure, the memory model of a real device.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mhmoe::emulator {
+
+struct Index {
+  unsigned x, y, z;
+};
+extern Index threadIdx, blockIdx, blockDim, gridDim;
+
+// Runs body(data) once for every thread of the grid. Threads and blocks run in the order that the environment variable
+// MHMOE_EMULATOR_ORDER names: forward (default), reversed, or random:SEED. A fault in the kernel ends the grid with
+// Error(kInternal) that says where; an impossible configuration returns an error code, as a device's driver would.
+cudaError_t run_grid(const cudaLaunchConfig_t& config, void (*body)(void*), void* data);
+
+// From here on: called by device code, on a thread of the grid.
+
+struct SourceLine {
+  const char* file;
+  int line;
+};
+
+// Waits until every thread of the block that has not exited is here; returns how many came with `predicate`.
+unsigned block_barrier(SourceLine at, bool predicate);
+
+enum class WarpOperation : unsigned { kSync, kShuffle, kBallot };
+
+// What a lane brings to a warp operation; `source` is the lane that a shuffle reads.
+struct LaneInput {
+  uint64_t word = 0;
+  unsigned source = 0;
+};
+
+// Waits for all lanes of the mask. kShuffle: returns the source lane's word; kBallot: bit i is lane i's word; kSync: 0.
+uint64_t warp_exchange(WarpOperation operation, unsigned mask, LaneInput input);
+// The calling thread's place in its warp.
+unsigned lane();
+std::byte* dynamic_shared_memory();
+
+}  // namespace mhmoe::emulator

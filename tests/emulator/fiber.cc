@@ -1,0 +1,61 @@
+#include "emulator/fiber.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/error.h"
+
+// Present only in programs built with AddressSanitizer, which must be told about every change of stack.
+extern "C" {
+[[gnu::weak]] void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, size_t size);
+[[gnu::weak]] void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom, size_t* size);
+[[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* address, size_t size);
+}
+
+namespace mhmoe::emulator {
+namespace {
+
+constexpr size_t kStackBytes = size_t{256} << 10;  // untouched pages cost nothing
+constexpr size_t kColourBytes = 192, kColours = 61;
+
+}  // namespace
+
+Fiber::Fiber() {
+  prepare();
+}
+
+Fiber::Fiber(Entry entry, size_t colour) : entry_(entry) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  mapped_bytes_ = kStackBytes + page;
+  void* mapping =
+      mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED || mprotect(mapping, page, PROT_NONE) != 0) {
+    fail(ExitCode::kMemory, "emulator: no memory for a stack of {} bytes", mapped_bytes_);
+  }
+  stack_ = static_cast<std::byte*>(mapping) + page;
+  stack_bytes_ = kStackBytes - colour % kColours * kColourBytes;
+  prepare();
+}
+
+Fiber::~Fiber() {
+  destroy();
+  if (stack_ != nullptr) munmap(stack_ + kStackBytes - mapped_bytes_, mapped_bytes_);
+}
+
+void Fiber::restart() {
+  if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(stack_, stack_bytes_);
+  prepare();
+}
+
+void Fiber::switch_to(Fiber& to) {
+  if (__sanitizer_start_switch_fiber != nullptr)
+    __sanitizer_start_switch_fiber(&fake_stack_, to.stack_, to.stack_bytes_);
+  swap(to);
+  if (__sanitizer_finish_switch_fiber != nullptr) __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);
+}
+
+void Fiber::entered() {
+  if (__sanitizer_finish_switch_fiber != nullptr) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+}
+
+}  // namespace mhmoe::emulator

@@ -1,0 +1,42 @@
+// A stack of its own, on which code runs until it switches to another. One OS thread runs all of them in turn.
+#pragma once
+
+#include <cstddef>
+
+namespace mhmoe::emulator {
+
+class Fiber {
+ public:
+  using Entry = void (*)();  // never returns
+
+  // The stack the program is on already.
+  Fiber();
+  // A new stack with an unmapped page below it. `colour` moves its top, so that equal frames of many fibers do not
+  // share cache sets.
+  Fiber(Entry entry, size_t colour);
+  ~Fiber();
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
+  // Forgets where it stood: the next switch to it calls the entry again.
+  void restart();
+  // Called on this fiber's stack; returns when somebody switches back.
+  void switch_to(Fiber& to);
+  // Must be called first by an entry.
+  static void entered();
+
+ private:
+  // The machine's part: fiber_x86_64.cc or fiber_ucontext.cc.
+  void prepare();
+  void swap(Fiber& to);
+  void destroy();
+
+  Entry entry_ = nullptr;
+  std::byte* stack_ = nullptr;
+  size_t stack_bytes_ = 0;
+  size_t mapped_bytes_ = 0;
+  void* machine_ = nullptr;
+  void* fake_stack_ = nullptr;  // AddressSanitizer's
+};
+
+}  // namespace mhmoe::emulator

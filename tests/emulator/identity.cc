@@ -1,0 +1,18 @@
+// The emulated build's answer to src/cuda/identity.cc.
+#include "cuda/identity.h"
+
+#include "core/log.h"
+
+namespace mhmoe::cuda {
+
+const char* backend_name() {
+  return "emulated";
+}
+
+std::string context_name(int /*ordinal*/) {
+  log::warning(
+      "the emulated device shows what CUDA kernels compute, not how fast; it does not see races between blocks");
+  return "emulated CUDA (correctness only)";
+}
+
+}  // namespace mhmoe::cuda

@@ -1,0 +1,130 @@
+// The seam between the program and a backend module.
+#include <dlfcn.h>
+
+#include <filesystem>
+
+#include "core/log.h"
+#include "emulator/emulated_test.h"
+
+namespace mhmoe {
+namespace {
+
+using Module = test::EmulatedTest;
+
+std::filesystem::path beside_the_program(const char* file) {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / file;
+}
+
+// The message and code of the error that open_backend(device) throws.
+std::pair<std::string, ExitCode> refusal(std::string_view device) {
+  try {
+    open_backend(device, cpu::backend());
+  } catch (const Error& error) {
+    return {error.what(), error.code()};
+  }
+  ADD_FAILURE() << "--device " << device << " was accepted";
+  return {};
+}
+
+TEST_F(Module, LoadsUnderItsNameAndSaysWhatItIs) {
+  const ChosenBackend chosen = open_backend("emulated", cpu::backend());
+  EXPECT_STREQ(chosen.backend->name, "emulated");
+  EXPECT_EQ(chosen.backend->kind, DeviceKind::kCuda);
+  EXPECT_EQ(chosen.backend->unusable_reason(), nullptr);
+  EXPECT_EQ(chosen.reason, "emulated, as asked");
+  EXPECT_EQ(emulated().name(), "emulated CUDA (correctness only)");
+  EXPECT_EQ(chosen.backend->create_communicator()->size(), 1);
+}
+
+// Opening a context makes the module write one warning: the program's own count of warnings must see it.
+TEST_F(Module, SharesCoresCountersWithTheProgram) {
+  const int64_t before = log::lines(log::Level::kWarning);
+  const auto context = open_backend("emulated", cpu::backend()).backend->create_context(0);
+  EXPECT_EQ(log::lines(log::Level::kWarning), before + 1);
+}
+
+TEST_F(Module, ItsExceptionsAreCaughtByType) {
+  try {
+    open_backend("emulated", cpu::backend()).backend->create_context(7);
+    FAIL() << "there is no device 7";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kDevice);
+    const std::string message = error.what();
+    EXPECT_NE(message.find("cudaSetDevice(ordinal)"), std::string::npos) << message;
+    EXPECT_NE(message.find("context.cc:"), std::string::npos) << message;
+  }
+}
+
+TEST_F(Module, OutOfMemoryNamesTheBytes) {
+  try {
+    emulated().state().reserve(size_t{1} << 60);
+    FAIL() << "an exabyte was allocated";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kMemory);
+    EXPECT_NE(std::string(error.what()).find("1152921504606846976 bytes asked for"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(Module, MemoryThatNobodyWroteIsNotANumber) {
+  const Tensor tensor = emulated().step().allocate("fresh", DType::kF32, {3});
+  std::vector<float> values(3);
+  emulated().download(values.data(), tensor);
+  for (const float value : values) EXPECT_NE(value, value);
+}
+
+TEST_F(Module, CopiesGoThereAndBack) {
+  const test::Twin x = random(DType::kF32, {5, 3}), y = garbage(DType::kF32, {5, 3});
+  emulated().copy(y.emulated, x.emulated);
+  test::expect_equal("copy", downloaded(y.emulated), test::values(x.cpu));
+  emulated().fill_zero(y.emulated);
+  emulated().synchronize();
+  test::expect_equal("zero", downloaded(y.emulated), std::vector<double>(15, 0));
+}
+
+TEST_F(Module, AnOpWithoutAKernelSaysSo) {
+  const test::Twin x = random(DType::kF32, {2, 3}), total = filled(DType::kF32, {1}, 0);
+  try {
+    ops::reduce(emulated(), {.out = total.emulated, .in = x.emulated});
+    FAIL() << "reduce has a kernel now: take another op here";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "[reduce] has no CUDA kernel yet; use --device cpu");
+    EXPECT_EQ(error.code(), ExitCode::kDevice);
+  }
+}
+
+TEST_F(Module, ShowsOnlyItsEntryPoint) {
+  void* handle = dlopen(beside_the_program("libmhmoe_emulated.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(handle, nullptr) << dlerror();
+  EXPECT_NE(dlsym(handle, kBackendEntrySymbol), nullptr);
+  for (const char* hidden : {"cudaMalloc", "cudaGetDeviceCount", "mhmoe_emulator_swap"}) {
+    EXPECT_EQ(dlsym(handle, hidden), nullptr) << hidden << " could be mixed up with another module's";
+  }
+}
+
+TEST(Device, UnknownNamesAreAnErrorOfUsage) {
+  const auto [message, code] = refusal("nonsense");
+  EXPECT_EQ(message, "--device nonsense: unknown device; allowed: auto, cpu, cuda, emulated");
+  EXPECT_EQ(code, ExitCode::kUsage);
+}
+
+// Three machines: without the module, with it but without a driver or device, with both.
+TEST(Device, CudaSaysWhatIsMissing) {
+  const auto path = beside_the_program("libmhmoe_cuda.so");
+  const ChosenBackend chosen = open_backend("auto", cpu::backend());
+  if (std::string_view(chosen.backend->name) == "cuda") GTEST_SKIP() << "a CUDA device answers";
+  EXPECT_STREQ(chosen.backend->name, "cpu");
+  const auto [message, code] = refusal("cuda");
+  EXPECT_EQ(code, ExitCode::kDevice);
+  EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  if (std::filesystem::exists(path)) {
+    EXPECT_TRUE(message.starts_with("--device cuda: no usable device: ")) << message;
+    EXPECT_TRUE(message.ends_with("; use --device cpu")) << message;
+    EXPECT_TRUE(chosen.reason.starts_with("cpu: no usable CUDA device: ")) << chosen.reason;
+  } else {
+    EXPECT_EQ(message, "--device cuda: no module at " + path.string() + "; build it, or use --device cpu");
+    EXPECT_EQ(chosen.reason, "cpu: no CUDA module beside the program");
+  }
+}
+
+}  // namespace
+}  // namespace mhmoe

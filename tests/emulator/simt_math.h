@@ -1,0 +1,86 @@
+// Arithmetic that CUDA's headers declare for device code only. Included by simt.h.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <type_traits>
+
+// Threads are never pre-empted between two instructions, so that plain code is atomic.
+template <class T>
+T atomicAdd(T* address, std::type_identity_t<T> value) {
+  const T before = *address;
+  *address = before + value;
+  return before;
+}
+template <class T>
+T atomicMax(T* address, std::type_identity_t<T> value) {
+  const T before = *address;
+  if (before < value) *address = value;
+  return before;
+}
+template <class T>
+T atomicMin(T* address, std::type_identity_t<T> value) {
+  const T before = *address;
+  if (value < before) *address = value;
+  return before;
+}
+template <class T>
+T atomicExch(T* address, std::type_identity_t<T> value) {
+  const T before = *address;
+  *address = value;
+  return before;
+}
+template <class T>
+T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
+  const T before = *address;
+  if (before == expected) *address = value;
+  return before;
+}
+
+template <class T>
+T __ldg(const T* address) {
+  return *address;
+}
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+
+inline int __popc(unsigned value) {
+  return std::popcount(value);
+}
+inline int __clz(int value) {
+  return std::countl_zero(static_cast<unsigned>(value));
+}
+inline int __ffs(int value) {
+  return __builtin_ffs(value);
+}
+inline float __int_as_float(int value) {
+  return std::bit_cast<float>(value);
+}
+inline int __float_as_int(float value) {
+  return std::bit_cast<int>(value);
+}
+inline unsigned __float_as_uint(float value) {
+  return std::bit_cast<unsigned>(value);
+}
+inline float __uint_as_float(unsigned value) {
+  return std::bit_cast<float>(value);
+}
+inline float rsqrtf(float value) {
+  return 1.0f / std::sqrt(value);
+}
+inline float __fmaf_rn(float a, float b, float c) {
+  return std::fma(a, b, c);
+}
+
+using std::isfinite;
+using std::isinf;
+using std::isnan;
+
+template <class T>
+T min(T a, std::type_identity_t<T> b) {
+  return b < a ? b : a;
+}
+template <class T>
+T max(T a, std::type_identity_t<T> b) {
+  return a < b ? b : a;
+}
