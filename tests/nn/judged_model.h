@@ -1,4 +1,4 @@
-// The program's model or MoE layer in fp32 on the CPU backend, or on a changed table of its kernels, with results by
+// The program's model or MoE layer on the CPU backend, or on a changed table of its kernels, with results by
 // the names of the oracle's.
 #pragma once
 
@@ -81,10 +81,10 @@ inline Tensor upload_ids(Context& ctx, const std::vector<int64_t>& ids, int64_t 
 }
 
 inline nn::Pass make_pass(Context& ctx, const nn::ModelConfig& config, int64_t moe_layers, nn::GradientSink& sink,
-                          int64_t sequences, int64_t length) {
+                          int64_t sequences, int64_t length, DType compute = DType::kF32) {
   const int64_t experts = config.moe.experts;
   return {.ctx = ctx,
-          .compute = DType::kF32,
+          .compute = compute,
           .batch = sequences,
           .sequence_length = length,
           .capacity_factor = config.moe.capacity_factor,
@@ -98,6 +98,7 @@ struct RunOptions {
   const ops::KernelTable& kernels = cpu::backend().kernels;
   bool recompute_blocks = false;
   int64_t logit_chunk_rows = 0;  // 0: all rows
+  DType compute = DType::kF32;
 };
 
 // Forward and backward of one step over the micro-batches, with the results of reference::expected_of.
@@ -107,7 +108,7 @@ inline Outputs run_model(const nn::ModelConfig& config, const Parameters<double>
   const auto rows = static_cast<int64_t>(micro_batches[0].tokens.size());
   train::CausalLm model(config, options.recompute_blocks,
                         options.logit_chunk_rows > 0 ? options.logit_chunk_rows : rows);
-  model.parameters().allocate(*ctx, DType::kF32);
+  model.parameters().allocate(*ctx, options.compute);
   load(*ctx, model.parameters(), parameters, "");
   int64_t counted = 0;
   for (const Batch& batch : micro_batches) counted += batch.counted();
@@ -117,7 +118,8 @@ inline Outputs run_model(const nn::ModelConfig& config, const Parameters<double>
   double cross_entropy = 0;
   for (const Batch& batch : micro_batches) {
     const auto tokens = static_cast<int64_t>(batch.tokens.size());
-    nn::Pass pass = make_pass(*ctx, config, model.moe_layers(), sink, tokens / batch.length, batch.length);
+    nn::Pass pass =
+        make_pass(*ctx, config, model.moe_layers(), sink, tokens / batch.length, batch.length, options.compute);
     pass.balance_scale /= static_cast<float>(micro_batches.size());
     const train::DeviceBatch ids = {upload_ids(*ctx, batch.tokens, batch.length),
                                     upload_ids(*ctx, batch.targets, batch.length)};

@@ -27,16 +27,18 @@ inline Outputs expected_of(const nn::ModelConfig& config, const Parameters<doubl
   return outputs;
 }
 
-// Parameters that fp32 holds exactly, and with which no choice of an expert hangs on rounding.
-inline Parameters<double> clear_parameters(const nn::ModelConfig& config, std::span<const Batch> batches) {
+// Parameters that fp32 holds exactly, and with which no choice of an expert hangs on rounding: router logits of
+// neighbouring ranks are at least `clear_gap` apart.
+inline Parameters<double> clear_parameters(const nn::ModelConfig& config, std::span<const Batch> batches,
+                                           double clear_gap = 1e-3) {
   for (uint64_t seed = 1;; ++seed) {
     const auto parameters = convert<double>(convert<float>(random_parameters(parameter_shapes(config), seed)));
     double gap = std::numeric_limits<double>::infinity();
     for (const Batch& batch : batches) {
       gap = std::min(gap, smallest_routing_gap(config, forward(config, parameters, batch)));
     }
-    if (gap > 1e-3) return parameters;
-    MHMOE_CHECK(seed < 100, "no draw of parameters routes clearly");
+    if (gap > clear_gap) return parameters;
+    MHMOE_CHECK(seed < 1000, "no draw of parameters routes clearly");
   }
 }
 
