@@ -1,0 +1,129 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cpu/backend.h"
+#include "data/tokenizer.h"
+#include "plan/report.h"
+#include "train/config.h"
+#include "train/memory_need.h"
+#include "train/trainer.h"
+
+namespace mhmoe::cli {
+namespace {
+
+struct PlanOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+  std::string device = "cpu";
+  std::string match;
+  std::string what = "both";
+  int64_t heads = 0;
+  int64_t top_k = 0;
+  int64_t experts = 0;
+  int64_t expert_hidden_size = 0;
+  bool ignore_small_terms = false;
+};
+
+// A model's size needs its vocabulary: the configuration's, or the tokenizer's where its file exists.
+train::RunConfig load_with_vocabulary(const std::string& file, const std::vector<std::string>& overrides) {
+  train::RunConfig config = train::load_config(file, overrides);
+  if (config.model.vocab_size > 0) return config;
+  const std::string& tokenizer = config.data.tokenizer;
+  if (tokenizer != "bytes" && !std::filesystem::exists(tokenizer)) {
+    fail(ExitCode::kMissingInput,
+         "{}: model.vocab_size is null and the tokenizer \"{}\" does not exist; name a size: --set "
+         "model.vocab_size=32000",
+         file, tokenizer);
+  }
+  config.model.vocab_size = data::load_tokenizer(tokenizer)->vocab_size();
+  return config;
+}
+
+void print(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+}
+
+void show_plan(const PlanOptions& options, const train::RunConfig& config) {
+  const DeviceKind device = options.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
+  const DType compute =
+      train::compute_dtype(config.train.precision, device == DeviceKind::kCuda || cpu::backend().prefers_bf16());
+  print(plan::describe_model(config));
+  print(plan::describe_memory(config, train::measure_memory(config, device, compute), device, compute));
+}
+
+plan::MatchOptions match_options(const PlanOptions& options) {
+  plan::MatchOptions out;
+  out.ignore_small_terms = options.ignore_small_terms;
+  out.what = options.what == "parameters" ? plan::MatchWhat::kParameters
+             : options.what == "flops"    ? plan::MatchWhat::kFlops
+                                          : plan::MatchWhat::kBoth;
+  if (options.experts > 0) out.experts = options.experts;
+  if (options.expert_hidden_size > 0) out.expert_hidden_size = options.expert_hidden_size;
+  return out;
+}
+
+void run_plan(const PlanOptions& options) {
+  if (options.match.empty()) {
+    if (options.file.empty()) fail(ExitCode::kUsage, "plan: expected a configuration; see mhmoe plan --help");
+    return show_plan(options, load_with_vocabulary(options.file, options.overrides));
+  }
+  if (options.file.empty() && (options.heads == 0 || options.top_k == 0)) {
+    fail(ExitCode::kUsage, "plan --match: expected --heads and --top-k, or a configuration that has them");
+  }
+  // Without a configuration of its own the model is the baseline's, with other experts.
+  const bool own = !options.file.empty();
+  const train::RunConfig baseline =
+      train::load_config(options.match, own ? std::vector<std::string>{} : options.overrides);
+  train::RunConfig config = own ? train::load_config(options.file, options.overrides) : baseline;
+  if (!own) config.model = plan::with_heads(baseline.model, options.heads, options.top_k);
+  if (options.heads > 0) config.model.moe.heads = options.heads;
+  if (options.top_k > 0) config.model.moe.top_k = options.top_k;
+  if (config.model.moe.every_n_layers == 0) {
+    fail(ExitCode::kConfig, "{}: a dense model has no experts to size; set model.moe.every_n_layers", options.file);
+  }
+  if (config.model.hidden_size % config.model.moe.heads != 0) {
+    fail(ExitCode::kConfig, "{} heads do not divide hidden_size {}", config.model.moe.heads, config.model.hidden_size);
+  }
+  print(plan::describe_match(baseline.model, config.model, match_options(options),
+                             own && options.heads == 0 && options.top_k == 0));
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app) {
+  auto options = std::make_shared<PlanOptions>();
+  CLI::App* command =
+      app.add_subcommand("plan", "Show a model's parameters, FLOPs and memory, or size its experts like another's");
+  command->footer(
+      "Example: mhmoe plan configs/tiny/mhmoe_8.json\n"
+      "         mhmoe plan --match configs/tiny/smoe_8.json --heads 4 --top-k 2\n"
+      "         mhmoe plan configs/tiny/mhmoe_8.json --match configs/tiny/smoe_8.json");
+  command->add_option("CONFIG", options->file, "the configuration, a JSON file");
+  command->add_option("--set", options->overrides, "change a key: train.steps=100 (may be repeated)")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+  command->add_option("--device", options->device, "whose memory is planned")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--match", options->match, "find experts that make the MoE layers as large as this baseline's")
+      ->type_name("BASE.json");
+  command->add_option("--match-what", options->what, "what is to be equal")
+      ->check(CLI::IsMember({"parameters", "flops", "both"}))
+      ->capture_default_str();
+  command->add_option("--heads", options->heads, "sub-tokens of a token")->check(CLI::PositiveNumber);
+  command->add_option("--top-k", options->top_k, "experts of a sub-token")->check(CLI::PositiveNumber);
+  auto* experts =
+      command->add_option("--experts", options->experts, "held fixed when only parameters or FLOPs are matched")
+          ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--expert-hidden-size", options->expert_hidden_size, "held fixed when only parameters are matched")
+      ->check(CLI::PositiveNumber)
+      ->excludes(experts);
+  command->add_flag("--ignore-small-terms", options->ignore_small_terms,
+                    "leave out the router and biases, as the papers do");
+  command->callback([options] { run_plan(*options); });
+}
+
+}  // namespace mhmoe::cli
