@@ -30,6 +30,7 @@ std::string scaled(double value) {
 }
 
 std::string bytes_text(size_t bytes) {
+  if (bytes < (1 << 20)) return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 1024);
   const double mib = static_cast<double>(bytes) / (1 << 20);
   return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
 }
@@ -104,6 +105,19 @@ double body_residual(const nn::ModelConfig& baseline, nn::ModelConfig model, con
   return static_cast<double>(count_parameters(model).total()) / static_cast<double>(count_parameters(base).total()) - 1;
 }
 
+// The best few, and the best of those that spread evenly: widths in multiples of 64, experts in multiples of 8.
+std::vector<Candidate> worth_showing(const std::vector<Candidate>& sorted) {
+  constexpr size_t kBest = 5;
+  std::vector<Candidate> out(sorted.begin(), sorted.begin() + static_cast<int64_t>(std::min(kBest, sorted.size())));
+  const auto add_first = [&](auto&& wanted) {
+    const auto at = std::find_if(sorted.begin(), sorted.end(), wanted);
+    if (at != sorted.end() && at - sorted.begin() >= static_cast<int64_t>(kBest)) out.push_back(*at);
+  };
+  add_first([](const Candidate& c) { return c.expert_hidden_size % 64 == 0; });
+  add_first([](const Candidate& c) { return c.experts % 8 == 0; });
+  return out;
+}
+
 }  // namespace
 
 std::string describe_model(const train::RunConfig& config) {
@@ -119,9 +133,8 @@ std::string describe_model(const train::RunConfig& config) {
   const double training = train::training_flops_per_token(config.model, config.data.sequence_length);
   const auto batch = static_cast<double>(config.train.batch_tokens), steps = static_cast<double>(config.train.steps);
   out += fmt::format("\nTraining: {}FLOP a token, {}FLOP a step of {} tokens, {}FLOP in {} steps ({}tokens)\n",
-                     scaled(training) + (training < 1000 ? " " : ""), scaled(training * batch),
-                     grouped(config.train.batch_tokens), scaled(training * batch * steps), grouped(config.train.steps),
-                     scaled(batch * steps) + " ");
+                     scaled(training), scaled(training * batch), grouped(config.train.batch_tokens),
+                     scaled(training * batch * steps), grouped(config.train.steps), scaled(batch * steps) + " ");
   return out;
 }
 
@@ -143,16 +156,16 @@ std::string describe_match(const nn::ModelConfig& baseline, const nn::ModelConfi
                                 layers_text(baseline), baseline.moe.every_n_layers > 0 ? "MoE layer" : "feed-forward",
                                 grouped(static_cast<int64_t>(found.baseline.parameters)), scaled(found.baseline.flops),
                                 options.ignore_small_terms ? " (router and biases left out)" : "");
-  out += fmt::format("Equal {} with {} head{} and top-{}: expert_hidden_size {:.2f}, experts {:.2f} exactly\n\n",
+  out += fmt::format("Equal {} with {} head{} and top-{}: expert_hidden_size {:.2f}, experts {:.2f} exactly.\n",
                      what_text(options.what), shape.moe.heads, shape.moe.heads == 1 ? "" : "s", shape.moe.top_k,
                      found.exact.hidden_size, found.exact.experts);
-  out += fmt::format("{:>20}{:>10}{:>16}{:>18}{:>20}\n", "expert_hidden_size", "experts", "layer FLOPs",
-                     "layer parameters", "model parameters*");
+  out += fmt::format("Sizes that can be built, against the baseline:\n\n{:>20}{:>10}{:>16}{:>18}{:>20}\n",
+                     "expert_hidden_size", "experts", "layer FLOPs", "layer parameters", "model parameters*");
   const auto row = [&](const Candidate& c, const char* note) {
     out += fmt::format("{:>20}{:>10}{:>16}{:>18}{:>20}{}\n", c.expert_hidden_size, c.experts, percent(c.flops_residual),
                        percent(c.parameters_residual), percent(body_residual(baseline, shape, c)), note);
   };
-  for (const Candidate& c : found.candidates) row(c, "");
+  for (const Candidate& c : worth_showing(found.candidates)) row(c, "");
   if (compare) row(own_candidate(shape, found.baseline, options), "  <- as configured");
   return out + "\n* without embedding and output layer\n";
 }

@@ -1,0 +1,115 @@
+#include <gtest/gtest.h>
+
+#include "cpu/backend.h"
+#include "plan/report.h"
+#include "train/config.h"
+#include "train/trainer.h"
+
+namespace mhmoe::plan {
+namespace {
+
+train::RunConfig small_run() {
+  train::RunConfig config;
+  config.data.sequence_length = 24;
+  config.model.vocab_size = 101;
+  config.model.layers = 4;
+  config.model.hidden_size = 48;
+  config.model.attention_heads = 4;
+  config.model.ffn.hidden_size = 40;
+  config.model.moe.every_n_layers = 2;
+  config.model.moe.experts = 5;
+  config.model.moe.top_k = 2;
+  config.model.moe.heads = 3;
+  config.model.moe.expert_hidden_size = 24;
+  config.train.steps = 400;
+  config.train.batch_tokens = 4 * 24;
+  config.train.micro_batch_sequences = 2;
+  return config;
+}
+
+train::HostBatch some_batch(int64_t sequences, const train::RunConfig& config) {
+  train::HostBatch batch(sequences, config.data.sequence_length);
+  for (size_t i = 0; i < batch.tokens.size(); ++i) {
+    batch.tokens[i] = static_cast<int32_t>(i * 31 % 101);
+    batch.targets[i] = static_cast<int32_t>(i * 17 % 101);
+  }
+  return batch;
+}
+
+std::vector<train::RunConfig> variants() {
+  std::vector<train::RunConfig> all(5, small_run());
+  all[1].model.moe.every_n_layers = 0;
+  all[2].model.moe.capacity_factor = std::nullopt;
+  all[3].train.recompute = train::Recompute::kBlock;
+  all[4].model.moe.shared_expert_hidden_size = 32;
+  all[4].model.tie_embeddings = false;
+  return all;
+}
+
+// What `plan` prints is what a run takes: to the byte, and no block is added once the steps run.
+TEST(Memory, PlanIsWhatIsReallyAllocated) {
+  int variant = 0;
+  for (const train::RunConfig& config : variants()) {
+    for (const DType compute : {DType::kF32, DType::kBF16}) {
+      const train::MemoryNeed need = train::measure_memory(config, DeviceKind::kCpu, compute);
+      const auto ctx = cpu::backend().create_context(0);
+      train::reserve_memory(*ctx, need);
+      train::Trainer trainer(*ctx, config, compute);
+      for (int step = 0; step < 2; ++step) trainer.step(some_batch(trainer.batch_sequences(), config));
+      EXPECT_EQ(ctx->state().peak_bytes(), need.state_bytes) << "variant " << variant;
+      EXPECT_EQ(ctx->step().peak_bytes(), need.step_bytes) << "variant " << variant;
+      EXPECT_EQ(ctx->state().block_count() + ctx->step().block_count(), 2u) << "variant " << variant;
+    }
+    ++variant;
+  }
+}
+
+TEST(Memory, CategoriesAddUp) {
+  const train::MemoryNeed need = train::measure_memory(small_run(), DeviceKind::kCpu, DType::kF32);
+  size_t state = 0, step = 0;
+  for (const auto& [name, bytes] : need.state_by_name) state += bytes;
+  for (const auto& [name, bytes] : need.step_by_name) step += bytes;
+  EXPECT_EQ(state, need.state_bytes);
+  EXPECT_EQ(step, need.step_bytes);
+}
+
+// More heads and experts of the same total cost hold no more activations but for the routing (MoE keeps per routed row
+// only its pre-activation and where it came from).
+TEST(Memory, ActivationsDoNotGrowWithTheNumberOfExperts) {
+  train::RunConfig few = small_run(), many = small_run();
+  few.model.moe.capacity_factor = many.model.moe.capacity_factor = std::nullopt;
+  many.model.moe.experts = 40;
+  const auto activations = [](const train::RunConfig& config) {
+    const train::MemoryNeed need = train::measure_memory(config, DeviceKind::kCpu, DType::kF32);
+    size_t bytes = 0;
+    for (const auto& [name, size] : need.step_by_name)
+      bytes += name.find("expert ") == 0 && name != "expert load" ? size : 0;
+    return bytes;
+  };
+  EXPECT_GT(activations(few), 0u);
+  EXPECT_EQ(activations(few), activations(many));
+}
+
+TEST(Report, ShowsEveryPartThatTheModelHas) {
+  const std::string text = describe_model(small_run());
+  for (const char* part :
+       {"embedding", "attention projections", "head and merge layers", "routers", "experts", "total"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part;
+  }
+  EXPECT_EQ(text.find("shared experts"), std::string::npos) << "a part the model lacks";
+}
+
+// The quickstart compares models of equal size: parity of the shipped configurations within 1 %.
+TEST(Configurations, QuickstartModelsAreEqualInParametersAndFlops) {
+  const auto model = [](const char* name) {
+    return train::load_config(fmt::format("{}/configs/tiny/{}.json", MHMOE_SOURCE_DIR, name)).model;
+  };
+  const nn::ModelConfig smoe = model("smoe_8"), mhmoe = model("mhmoe_8");
+  const Candidate own = own_candidate(mhmoe, layer_cost(smoe, false), {});
+  EXPECT_LT(std::abs(own.parameters_residual), 0.01);
+  EXPECT_LT(std::abs(own.flops_residual), 0.01);
+  EXPECT_NEAR(layer_cost(smoe, false).flops / layer_cost(model("dense"), false).flops, 1, 0.01);
+}
+
+}  // namespace
+}  // namespace mhmoe::plan
