@@ -71,16 +71,7 @@ void Shard::check_index() {
   }
   check_pointers(data + kHeaderBytes, count);
 
-  const std::byte* documents = data + kHeaderBytes + count * 12;
-  int64_t previous = 0;
-  for (int64_t i = 0; i < entries; ++i) {
-    const auto entry = get<int64_t>(documents + i * 8);
-    const bool right = i == 0 ? entry == 0 : entry >= previous && entry <= count;
-    if (!right || (i + 1 == entries && entry != count)) {
-      bad(documents - data + i * 8, fmt::format("document entry {} is {}; entries rise from 0 to {}", i, entry, count));
-    }
-    previous = entry;
-  }
+  check_documents(kHeaderBytes + count * 12, entries, count);
   document_count_ = entries - 1;
   token_count_ = static_cast<int64_t>(tokens_.bytes().size()) / token_bytes_;
 }
@@ -100,6 +91,19 @@ void Shard::check_pointers(const std::byte* sizes, int64_t count) const {
   if (const auto size = static_cast<int64_t>(tokens_.bytes().size()); size != expected) {
     fail(ExitCode::kBadData, "{}: {} bytes, expected {} by {}; copy or prepare the shard again", tokens_.path(), size,
          expected, index_.path());
+  }
+}
+
+void Shard::check_documents(int64_t offset, int64_t entries, int64_t count) const {
+  int64_t previous = 0;
+  for (int64_t i = 0; i < entries; ++i) {
+    const auto entry = get<int64_t>(index_.bytes().data() + offset + i * 8);
+    const bool rises = i == 0 ? entry == 0 : entry >= previous && entry <= count;
+    if (!rises || (i + 1 == entries && entry != count)) {
+      fail(ExitCode::kBadData, "{}: offset {}: document entry {} is {}; entries rise from 0 to {}", index_.path(),
+           offset + i * 8, i, entry, count);
+    }
+    previous = entry;
   }
 }
 

@@ -42,6 +42,7 @@ class Shard {
  private:
   void check_index();
   void check_pointers(const std::byte* sizes, int64_t count) const;
+  void check_documents(int64_t offset, int64_t entries, int64_t count) const;
   void check_info(const Tokenizer& tokenizer);
 
   std::string prefix_;

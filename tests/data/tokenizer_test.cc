@@ -1,5 +1,7 @@
 #include "data/tokenizer.h"
 
+#include <sentencepiece_processor.h>
+
 #include "data/fixtures.h"
 #include "data/sentencepiece_tokenizer.h"
 
@@ -22,6 +24,8 @@ std::string train_small_model(int64_t vocab_size) {
 const std::vector<std::string> kAwkwardTexts = {
     "",
     "truth",
+    "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want",
+    "However  this   man      entering a  word-longer-than-any-that-is-remembered-by-the-cache",
     " leading and trailing ",
     "two  three   four    spaces",
     "line\nnext\n\nparagraph\r\n\ttab",
@@ -74,6 +78,38 @@ TEST(SentencePieceTokenizer, MergesFrequentLettersAndAppends) {
   tokenizer->encode("this truth", ids);
   EXPECT_EQ(ids[0], 3);
   EXPECT_LT(ids.size(), 1 + std::string("this truth").size());
+}
+
+// The library on the whole text is the oracle of what is cut into lines and words and remembered.
+TEST(SentencePieceTokenizer, GivesTheIdsOfTheLibraryOnTheWholeText) {
+  const TemporaryFolder folder;
+  const std::string model = train_small_model(330);
+  write_file(folder / "t.model", model);
+  const auto tokenizer = load_tokenizer(folder / "t.model");
+  sentencepiece::SentencePieceProcessor library;
+  ASSERT_TRUE(library.LoadFromSerializedProto(model).ok());
+  for (int repetition = 0; repetition < 2; ++repetition) {
+    for (const std::string& text : kAwkwardTexts) {
+      if (text.find("\xe2\x96\x81") != std::string::npos) continue;  // the library takes the mark for a space
+      std::vector<int32_t> ids;
+      tokenizer->encode(text, ids);
+      EXPECT_EQ(ids, library.EncodeAsIds(text)) << text;
+    }
+  }
+}
+
+TEST(SentencePieceTokenizer, TwoModelsInOneThreadDoNotMix) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.model", train_small_model(330));
+  write_file(folder / "b.model", train_small_model(300));
+  const auto a = load_tokenizer(folder / "a.model"), b = load_tokenizer(folder / "b.model");
+  for (int repetition = 0; repetition < 2; ++repetition) {
+    for (const auto* tokenizer : {a.get(), b.get()}) {
+      std::vector<int32_t> ids;
+      tokenizer->encode("a truth universally acknowledged", ids);
+      EXPECT_EQ(tokenizer->decode(ids), "a truth universally acknowledged");
+    }
+  }
 }
 
 TEST(SentencePieceTokenizer, TrainingTwiceGivesTheSameModel) {
