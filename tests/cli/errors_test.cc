@@ -1,0 +1,77 @@
+#include "cli/program.h"
+
+namespace mhmoe::cli {
+namespace {
+
+using Errors = ProgramTest;
+
+// Every fault is one line on standard error, names what is wrong and has its exit code; nothing is left behind.
+struct Fault {
+  const char* arguments;
+  int code;
+  std::vector<std::string> parts;
+};
+
+TEST_F(Errors, BadInputsAreNamedInOneLineWithTheirExitCode) {
+  std::ofstream(folder_ / "broken.json") << "{\"name\": \"x\",}";
+  std::ofstream(folder_ / "text.safetensors") << "this is no model";
+  const std::vector<Fault> faults{
+      {"", 64, {"subcommand"}},
+      {"fly", 64, {"fly"}},
+      {"train", 64, {"CONFIG"}},
+      {"train tiny.json --threads 0", 64, {"--threads"}},
+      {"train tiny.json --dump-step 0 --dump d", 64, {"--dump-step"}},
+      {"train tiny.json --device abacus", 64, {"abacus", "cpu"}},
+      {"train tiny.json --device cuda", 69, {"libmhmoe_cuda.so", "--device cpu"}},
+      {"train none.json", 66, {"none.json"}},
+      {"train broken.json", 78, {"broken.json:1"}},
+      {"train tiny.json --set train.stesp=3", 78, {"train.stesp", "train.steps"}},
+      {"train tiny.json --set model.moe.top_k=9", 78, {"top_k", "9"}},
+      {"train tiny.json --set train.batch_tokens=65", 78, {"batch_tokens"}},
+      {"train tiny.json --set model.vocab_size=100", 78, {"model.vocab_size", "100", "257"}},
+      {"train tiny.json --set data.tokenizer=none.model", 66, {"none.model"}},
+      {"train tiny.json --set data.train=[{\\\"path\\\":\\\"absent\\\"}]", 66, {"absent"}},
+      {"train tiny.json --set data.train=[]", 78, {"data.train"}},
+      {"train tiny.json --set data.sequence_length=4096 --set train.batch_tokens=8192", 65, {"train", "4097"}},
+      {"train tiny.json --output-dir tiny.json", 73, {"tiny.json"}},
+      {"evaluate none", 66, {"none"}},
+      {"evaluate text.safetensors", 65, {"text.safetensors"}},
+  };
+  for (const Fault& fault : faults) {
+    SCOPED_TRACE(fault.arguments);
+    const Outcome outcome = run(fault.arguments);
+    EXPECT_EQ(outcome.code, fault.code) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    const std::vector<std::string> lines = lines_of(outcome.err);
+    ASSERT_FALSE(lines.empty());
+    EXPECT_TRUE(lines.back().starts_with("error: ")) << outcome.err;
+    for (const std::string& part : fault.parts) EXPECT_NE(lines.back().find(part), std::string::npos) << outcome.err;
+    for (size_t i = 0; i + 1 < lines.size(); ++i) EXPECT_FALSE(lines[i].starts_with("error")) << outcome.err;
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+  }
+}
+
+TEST_F(Errors, ModelOfAnotherShapeIsRefusedByName) {
+  ASSERT_EQ(run("train tiny.json --threads 1 --set train.steps=2").code, 0);
+  const Outcome outcome = run("evaluate runs/tiny --set model.layers=3");
+  EXPECT_EQ(outcome.code, 65);
+  EXPECT_NE(outcome.err.find("layers.2.attention_norm.weight"), std::string::npos) << outcome.err;
+}
+
+TEST_F(Errors, EverySubcommandHasHelpWithAnExample) {
+  const Outcome all = run("--help");
+  EXPECT_EQ(all.code, 0);
+  for (const char* command : {"train", "evaluate", "prepare", "config"}) {
+    EXPECT_NE(all.out.find(command), std::string::npos);
+    const Outcome help = run(fmt::format("{} --help", command));
+    EXPECT_EQ(help.code, 0);
+    EXPECT_NE(help.out.find(fmt::format("mhmoe {}", command)), std::string::npos) << help.out;
+    EXPECT_NE(help.out.find("Example"), std::string::npos) << help.out;
+  }
+  const Outcome version = run("--version");
+  EXPECT_EQ(version.code, 0);
+  for (const char* part : {"mhmoe ", "oneDNN ", "device: "}) EXPECT_NE(version.out.find(part), std::string::npos);
+}
+
+}  // namespace
+}  // namespace mhmoe::cli

@@ -1,0 +1,87 @@
+// Runs the real executable in a temporary folder that holds a small configuration and its data.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "data/shards.h"
+#include "data/tokenizer.h"
+
+namespace mhmoe::cli {
+
+inline std::string read_text(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    lines.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+struct Outcome {
+  int code = 0;
+  std::string out, err;
+};
+
+class ProgramTest : public testing::Test {
+ protected:
+  ProgramTest() {
+    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = std::filesystem::temp_directory_path() / fmt::format("mhmoe-cli-{}-{}", getpid(), test->name());
+    std::filesystem::create_directories(folder_);
+    write_shard("train", 40);
+    write_shard("validation", 3);
+    std::ofstream(folder_ / "tiny.json") << kConfig;
+  }
+  ~ProgramTest() override { std::filesystem::remove_all(folder_); }
+
+  // `arguments` as a shell takes them; the working folder is the temporary one.
+  Outcome run(const std::string& arguments) const {
+    static const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "mhmoe";
+    const std::string command =
+        fmt::format("cd '{}' && '{}' {} > out.txt 2> err.txt", folder_.string(), program.string(), arguments);
+    const int status = std::system(command.c_str());
+    return {WEXITSTATUS(status), read_text(folder_ / "out.txt"), read_text(folder_ / "err.txt")};
+  }
+
+  std::filesystem::path folder_;
+
+ private:
+  static constexpr const char* kConfig = R"({
+    "name": "tiny",
+    "data": {"train": [{"path": "train"}], "validation": [{"name": "held_out", "path": "validation"}],
+             "tokenizer": "bytes", "sequence_length": 16},
+    "model": {"layers": 2, "hidden_size": 16, "attention_heads": 2, "ffn": {"hidden_size": 16},
+              "moe": {"every_n_layers": 2, "experts": 4, "top_k": 2, "heads": 2, "expert_hidden_size": 16}},
+    "train": {"steps": 6, "batch_tokens": 64, "micro_batch_sequences": 2, "precision": "fp32",
+              "learning_rate": {"peak": 1e-2, "final": 1e-3, "warmup_steps": 2}},
+    "evaluation": {"every_steps": 3, "tokens": 100}, "log": {"every_steps": 2}})";
+
+  void write_shard(const std::string& name, int documents) const {
+    const auto tokenizer = data::load_tokenizer("bytes");
+    data::ShardWriter writer((folder_ / name).string(), *tokenizer);
+    for (int i = 0; i < documents; ++i) {
+      const std::string text = fmt::format("document {} of {}: the quick brown fox jumps {} times", i, name, i * i);
+      std::vector<int32_t> ids;
+      tokenizer->encode(text, ids);
+      writer.add_document(ids, static_cast<int64_t>(text.size()));
+    }
+    writer.finish();
+  }
+};
+
+}  // namespace mhmoe::cli
