@@ -78,15 +78,10 @@ void adam_update(Context& ctx, const ops::AdamUpdate& args) {
   const AdamPointers at = {elements<float>(args.master), elements<float>(args.moment1), elements<float>(args.moment2),
                            elements<bfloat16>(args.copy), elements<const float>(args.grad)};
   const AdamConstants constants = {args.beta1, args.beta2, args.eps, args.weight_decay, args.decoupled};
-  const auto run = [&](auto width) {
+  dispatch_aligned<kPack>({args.master, args.moment1, args.moment2, args.copy, args.grad}, [&](auto width) {
     launch({.grid = block_count(count, kThreads * width()), .block = kThreads, .stream = stream_of(ctx)},
            adam_update_kernel<width()>, at, elements<const float>(args.scalars), count, constants);
-  };
-  if (aligned_for(kPack, {args.master, args.moment1, args.moment2, args.copy, args.grad})) {
-    run(std::integral_constant<int, kPack>{});
-  } else {
-    run(std::integral_constant<int, 1>{});
-  }
+  });
 }
 
 }  // namespace mhmoe::cuda

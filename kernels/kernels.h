@@ -8,8 +8,10 @@ namespace mhmoe::cuda {
 
 void rms_norm_forward(Context& ctx, const ops::RmsNormForward& args);
 void rms_norm_backward(Context& ctx, const ops::RmsNormBackward& args);
+void rotary(Context& ctx, const ops::Rotary& args);
 void router_forward(Context& ctx, const ops::RouterForward& args);
 void router_backward(Context& ctx, const ops::RouterBackward& args);
+void cast(Context& ctx, const ops::Cast& args);
 void clip_scale(Context& ctx, const ops::ClipScale& args);
 void adam_update(Context& ctx, const ops::AdamUpdate& args);
 

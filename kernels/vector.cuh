@@ -83,12 +83,22 @@ inline bool aligned_for(int width, std::initializer_list<Tensor> tensors) {
   });
 }
 
-// Calls f with the width to use as a constant: kWidth when every row of `cols` elements of each tensor can be moved
-// that many at a time, else 1.
+// Calls f with the number of elements to move at a time as a constant: kWidth where all tensors begin at addresses that
+// allow it, else 1.
+template <int kWidth, class F>
+void dispatch_aligned(std::initializer_list<Tensor> tensors, F&& f) {
+  if (aligned_for(kWidth, tensors)) {
+    f(std::integral_constant<int, kWidth>{});
+  } else {
+    f(std::integral_constant<int, 1>{});
+  }
+}
+
+// The same for every row of `cols` elements.
 template <int kWidth, class F>
 void dispatch_width(int64_t cols, std::initializer_list<Tensor> tensors, F&& f) {
-  if (cols % kWidth == 0 && aligned_for(kWidth, tensors)) {
-    f(std::integral_constant<int, kWidth>{});
+  if (cols % kWidth == 0) {
+    dispatch_aligned<kWidth>(tensors, f);
   } else {
     f(std::integral_constant<int, 1>{});
   }

@@ -215,6 +215,38 @@ TEST_F(Kernels, ARefusedStepChangesNothing) {
   for (const Twin& tensor : tensors) expect_agreement("unchanged", tensor, 0, 0);
 }
 
+TEST_F(Kernels, CastAgreesWithTheCpuBitForBit) {
+  for (const DType from : {DType::kF32, DType::kBF16}) {
+    for (const DType to : {DType::kF32, DType::kBF16}) {
+      for (const int64_t count : {0, 1, 7, 8, 2047, 2048, 2049}) {
+        const Twin in = random(from, {count}), out = garbage(to, {count});
+        ops::cast(cpu(), {out.cpu, in.cpu});
+        expect_same_bytes_in_every_order({out.emulated}, [&] { ops::cast(emulated(), {out.emulated, in.emulated}); });
+        expect_agreement("out", out, 0, 0);
+      }
+    }
+  }
+}
+
+TEST_F(Kernels, RotaryAgreesWithTheCpuBothWays) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const bool inverse : {false, true}) {
+      for (const auto& [rows, heads, half] : {std::array<int64_t, 3>{1, 1, 1}, {37, 3, 7}, {9, 2, 32}, {0, 2, 4}}) {
+        const Twin qkv = random(dtype, {rows, 6 * heads * half});
+        const auto args = [&, h = heads](const Tensor& tensor) {
+          return ops::Rotary{.qkv = tensor, .sequence_length = 8, .heads = h, .base = 10000, .inverse = inverse};
+        };
+        expect_same_bytes_in_every_order({qkv.emulated}, [&] {
+          refresh(qkv);
+          ops::rotary(emulated(), args(qkv.emulated));
+        });
+        ops::rotary(cpu(), args(qkv.cpu));
+        expect_agreement("qkv", qkv, 2 * test::unit_roundoff(dtype), 16 * kRoundoff);
+      }
+    }
+  }
+}
+
 TEST_F(Kernels, ScratchIsGivenBack) {
   const Twin x = random(DType::kF32, {20, 12}), weight = random(DType::kF32, {12}),
              inv_rms = garbage(DType::kF32, {20});

@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cmath>
+#include <numbers>
 #include <type_traits>
 
 // Threads are never pre-empted between two instructions, so that plain code is atomic.
@@ -70,6 +71,11 @@ inline float rsqrtf(float value) {
 }
 inline float __fmaf_rn(float a, float b, float c) {
   return std::fma(a, b, c);
+}
+inline void sincospi(double half_turns, double* sine, double* cosine) {
+  const double angle = std::remainder(half_turns, 2.0) * std::numbers::pi;
+  *sine = std::sin(angle);
+  *cosine = std::cos(angle);
 }
 
 using std::isfinite;
