@@ -125,6 +125,25 @@ TEST_F(GroupedMatmulTest, WeightGradientsOfManyRowsAndColumns) {
   check_weight_grad({{1025, 2}}, DType::kBF16, 259, 3);
 }
 
+// Else a later token, routed to the same expert, could change an earlier token's result.
+TEST_F(GroupedMatmulTest, ARowsBitsDependNeitherOnItsPlaceNorOnTheNumberOfRows) {
+  const int64_t most = 150, k = 61, n = 37;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Tensor a = random(dtype, {most, k}), weight = random(dtype, {1, n, k});
+    const auto product = [&](int64_t first, int64_t count) {
+      const Tensor out = garbage(DType::kF32, {count, n});
+      ops::grouped_matmul(ctx(), {out, a.slice_rows(first, count), weight, groups({{count}}), true});
+      return out;
+    };
+    const Tensor all = product(0, most);
+    for (const int64_t count : {1, 2, 5, 6, 7, 11, 12, 13, 23, 24, 131, 132, 133, 149}) {
+      expect_equal(fmt::format("first {} rows", count), product(0, count), values(all.slice_rows(0, count)));
+      expect_equal(fmt::format("last {} rows", count), product(most - count, count),
+                   values(all.slice_rows(most - count, count)));
+    }
+  }
+}
+
 TEST_F(GroupedMatmulTest, OneExpertIsADenseProductAndThreadsDoNotMatter) {
   const Tensor a = random(DType::kF32, {200, 48}), weight = random(DType::kF32, {1, 32, 48});
   const ops::RowGroups row_groups = groups({{200}});
