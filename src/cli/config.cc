@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/common_options.h"
 #include "train/config_schema.h"
 
 namespace mhmoe::cli {
@@ -33,9 +34,7 @@ void add_config_command(CLI::App& app) {
       "Example: mhmoe config configs/tiny/mhmoe_8.json --set train.steps=100\n"
       "         mhmoe config --schema");
   command->add_option("FILE", options->file, "the configuration, a JSON file");
-  command->add_option("--set", options->overrides, "change a key: train.steps=100 (may be repeated)")
-      ->allow_extra_args(false)
-      ->type_name("KEY=VALUE");
+  add_set_option(*command, options->overrides);
   command->add_flag("--schema", options->schema, "list every key with its type, range, default and meaning");
   command->callback([options] { run_config(*options); });
 }

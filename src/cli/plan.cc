@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/common_options.h"
 #include "cpu/backend.h"
 #include "data/tokenizer.h"
 #include "plan/report.h"
@@ -101,9 +102,7 @@ void add_plan_command(CLI::App& app) {
       "         mhmoe plan --match configs/tiny/smoe_8.json --heads 4 --top-k 2\n"
       "         mhmoe plan configs/tiny/mhmoe_8.json --match configs/tiny/smoe_8.json");
   command->add_option("CONFIG", options->file, "the configuration, a JSON file");
-  command->add_option("--set", options->overrides, "change a key: train.steps=100 (may be repeated)")
-      ->allow_extra_args(false)
-      ->type_name("KEY=VALUE");
+  add_set_option(*command, options->overrides);
   command->add_option("--device", options->device, "whose memory is planned")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();

@@ -307,6 +307,48 @@ TEST_F(ConfigTest, WhatIsNotBuiltIsRefusedInWords) {
   }
 }
 
+// A whole experiment as a person would write it, with every section.
+TEST_F(ConfigTest, ReadsAWholeExperiment) {
+  const RunConfig config = load(R"json({
+  "comment": "paper 2, Table 1, MH-MoE (head=3)", "name": "mhmoe_h3", "seed": 7, "output_dir": "elsewhere",
+  "data":  {"train": [{"path": "data/en/train", "weight": 0.5}],
+            "validation": [{"name": "redpajama", "path": "data/en/validation"}],
+            "tokenizer": "data/en/tokenizer.model", "sequence_length": 1024},
+  "model": {"vocab_size": null, "layers": 10, "hidden_size": 384, "attention_heads": 6, "norm_eps": 1e-6, "rope_base": 5000,
+            "attention_bias": true, "tie_embeddings": false,
+            "ffn": {"activation": "relu", "hidden_size": 1000, "bias": true},
+            "moe": {"every_n_layers": 2, "experts": 96, "top_k": 3, "heads": 3, "expert_hidden_size": 512,
+                    "head_layer": null, "merge_layer": false, "projection_bias": false, "residual": "inner",
+                    "router": {"kind": "linear", "normalize_top_k": true},
+                    "capacity_factor": 1.25, "balance_loss_weight": 0.02, "balance_loss_counts": "all_choices",
+                    "shared_expert_hidden_size": 64},
+            "quantization": {"weights": "none", "activations": "none"}},
+  "train": {"steps": 2000, "batch_tokens": 65536, "micro_batch_sequences": 16, "precision": "bf16",
+            "optimizer": {"kind": "adam", "beta1": 0.8, "beta2": 0.98, "eps": 1e-8, "weight_decay": 0.01,
+                          "weight_decay_on": "matrices"},
+            "learning_rate": {"peak": 5e-4, "final": 1e-5, "warmup_steps": 100, "decay": "cosine"},
+            "gradient_clip_norm": 0, "recompute": "block"},
+  "parallel":   {"expert_parallel_size": null, "overlap_chunks": 1, "width_invariant": false, "verify_transfers": false},
+  "evaluation": {"every_steps": 50, "tokens": 4096, "capacity_factor": "train"},
+  "checkpoint": {"every_steps": 0},
+  "log":        {"every_steps": 5, "routing_every_steps": 0}})json");
+  EXPECT_EQ(config.seed, 7u);
+  EXPECT_EQ(config.model.vocab_size, 0);
+  EXPECT_EQ(config.model.ffn.activation, ops::Activation::kRelu);
+  EXPECT_EQ(config.model.moe.heads, 3);
+  EXPECT_TRUE(config.model.moe.has_head_layer());
+  EXPECT_FALSE(config.model.moe.has_merge_layer());
+  EXPECT_EQ(config.model.moe.residual, nn::MoeResidual::kInner);
+  EXPECT_EQ(config.model.moe.balance_loss_counts, ops::BalanceCounts::kAllChoices);
+  EXPECT_EQ(config.model.moe.capacity_factor, 1.25);
+  EXPECT_EQ(config.train.precision, Precision::kBf16);
+  EXPECT_EQ(config.train.optimizer.kind, OptimizerKind::kAdam);
+  EXPECT_EQ(config.train.optimizer.weight_decay_on, WeightDecayOn::kMatrices);
+  EXPECT_EQ(config.train.learning_rate.decay, Decay::kCosine);
+  EXPECT_EQ(config.train.recompute, Recompute::kBlock);
+  EXPECT_EQ(config.evaluation.tokens, 4096);
+}
+
 TEST_F(ConfigTest, ContradictionsAreRefusedWithWhatWouldFit) {
   const struct {
     const char* text;

@@ -1,0 +1,57 @@
+// The configurations that are shipped.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "plan/parameters.h"
+#include "plan/parity.h"
+#include "train/config.h"
+
+namespace mhmoe::plan {
+namespace {
+
+train::RunConfig shipped(const std::string& name) {
+  return train::load_config(fmt::format("{}/configs/{}.json", MHMOE_SOURCE_DIR, name));
+}
+
+TEST(Configurations, AllLoadAndHaveNamesOfTheirOwn) {
+  std::map<std::string, std::string> file_of;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(MHMOE_SOURCE_DIR "/configs")) {
+    if (entry.path().extension() != ".json") continue;
+    const std::string name = train::load_config(entry.path().string()).name;
+    EXPECT_TRUE(file_of.emplace(name, entry.path().string()).second) << name << " also in " << file_of[name];
+  }
+  EXPECT_GE(file_of.size(), 10u);
+}
+
+// The quickstart compares models of equal size and cost, over equal numbers of tokens.
+TEST(Configurations, QuickstartModelsAreEqualInParametersAndFlops) {
+  const train::RunConfig dense = shipped("tiny/dense"), smoe = shipped("tiny/smoe_8"), mhmoe = shipped("tiny/mhmoe_8");
+  const Candidate own = own_candidate(mhmoe.model, layer_cost(smoe.model, false), {});
+  EXPECT_LT(std::abs(own.parameters_residual), 0.01);
+  EXPECT_LT(std::abs(own.flops_residual), 0.01);
+  EXPECT_NEAR(layer_cost(smoe.model, false).flops / layer_cost(dense.model, false).flops, 1, 0.01);
+  for (const train::RunConfig* run : {&dense, &smoe, &mhmoe}) {
+    EXPECT_EQ(run->train.steps, dense.train.steps);
+    EXPECT_EQ(run->train.batch_tokens, dense.train.batch_tokens);
+    EXPECT_EQ(run->train.precision, train::Precision::kFp32) << "pinned, so that curves agree from machine to machine";
+  }
+}
+
+// Paper 2 gives every MoE model the FLOPs of the dense one, and about the SMoE's parameters.
+TEST(Configurations, Paper2ModelsAreThePapers) {
+  const nn::ModelConfig dense = shipped("paper2/dense").model, smoe = shipped("paper2/smoe_8").model;
+  const LayerCost baseline = layer_cost(smoe, true);
+  EXPECT_DOUBLE_EQ(layer_cost(dense, true).flops, baseline.flops);
+  for (const char* name : {"paper2/fine_grained_16", "paper2/mhmoe_h2", "paper2/mhmoe_h3"}) {
+    const MatchOptions leading{.ignore_small_terms = true, .experts = {}, .expert_hidden_size = {}};
+    const Candidate own = own_candidate(shipped(name).model, baseline, leading);
+    EXPECT_NEAR(own.flops_residual, 0, 1e-12) << name;
+    EXPECT_LT(std::abs(own.parameters_residual), 0.032) << name;
+  }
+}
+
+}  // namespace
+}  // namespace mhmoe::plan
