@@ -53,8 +53,13 @@ std::vector<float> weights_after(const RunConfig& config, int steps, DType compu
   return run.weights();
 }
 
-TEST(Trainer, OverfitsOneBatch) {
-  const ThreadCount one_thread(1);
+// Tiny models: a second thread would only wait.
+class TrainerTest : public testing::Test {
+ private:
+  ThreadCount one_thread_{1};
+};
+
+TEST_F(TrainerTest, OverfitsOneBatch) {
   RunConfig config = tiny_config();
   config.train.learning_rate = {.peak = 2e-2, .final = 1e-3, .warmup_steps = 10, .decay = Decay::kCosine};
   config.train.steps = 250;
@@ -66,13 +71,13 @@ TEST(Trainer, OverfitsOneBatch) {
   EXPECT_LT(loss, 0.1);
 }
 
-TEST(Trainer, UniformLogitsCostTheLogarithmOfTheVocabulary) {
+TEST_F(TrainerTest, UniformLogitsCostTheLogarithmOfTheVocabulary) {
   CpuTrainer run(tiny_config());
   run.ctx->fill_zero(run.parameters().master());
   EXPECT_NEAR(run.trainer->step(random_batch(run.config, 1)).loss, std::log(32.0), 1e-6);
 }
 
-TEST(Trainer, BalanceLossIsOneForAnEvenRouterAndNothingDropsWithoutCapacity) {
+TEST_F(TrainerTest, BalanceLossIsOneForAnEvenRouterAndNothingDropsWithoutCapacity) {
   RunConfig config = tiny_config();
   config.model.moe.capacity_factor.reset();
   CpuTrainer run(config);
@@ -84,7 +89,7 @@ TEST(Trainer, BalanceLossIsOneForAnEvenRouterAndNothingDropsWithoutCapacity) {
 
 // Sums of the same products in another order: only rounding may differ. Dropless, and without balance loss, whose
 // definition is a micro-batch's.
-TEST(Trainer, MicroBatchesGiveTheGradientOfTheWholeBatch) {
+TEST_F(TrainerTest, MicroBatchesGiveTheGradientOfTheWholeBatch) {
   RunConfig whole = tiny_config();
   whole.model.moe.capacity_factor.reset();
   whole.model.moe.balance_loss_weight = 0;
@@ -99,7 +104,7 @@ TEST(Trainer, MicroBatchesGiveTheGradientOfTheWholeBatch) {
   EXPECT_LT(largest_difference(gradients_of_one_step(parts, batch), expected), 2e-6 * std::max(1.0, largest));
 }
 
-TEST(Trainer, LossIsTheMeanOverCountedTargets) {
+TEST_F(TrainerTest, LossIsTheMeanOverCountedTargets) {
   RunConfig config = tiny_config();
   config.model.moe.capacity_factor.reset();
   config.train.micro_batch_sequences = 1;
@@ -123,31 +128,28 @@ TEST(Trainer, LossIsTheMeanOverCountedTargets) {
   EXPECT_NEAR(result.loss, sum / static_cast<double>(counted), 1e-5);
 }
 
-TEST(Trainer, RecomputationGivesTheSameBits) {
+TEST_F(TrainerTest, RecomputationGivesTheSameBits) {
   RunConfig config = tiny_config();
   const std::vector<float> kept = weights_after(config, 3);
   config.train.recompute = Recompute::kBlock;
   EXPECT_EQ(weights_after(config, 3), kept);
 }
 
-TEST(Trainer, EqualRunsGiveEqualBits) {
+TEST_F(TrainerTest, EqualRunsGiveEqualBits) {
+  const ThreadCount threads(2);
   const RunConfig config = tiny_config();
   EXPECT_EQ(weights_after(config, 3), weights_after(config, 3));
   EXPECT_EQ(weights_after(config, 3, DType::kBF16), weights_after(config, 3, DType::kBF16));
 }
 
-TEST(Trainer, ThreadsDoNotChangeTheResultMuch) {
+TEST_F(TrainerTest, ThreadsDoNotChangeTheResultMuch) {
   const RunConfig config = tiny_config();
-  std::vector<float> one;
-  {
-    const ThreadCount threads(1);
-    one = weights_after(config, 3);
-  }
+  const std::vector<float> one = weights_after(config, 3);
   const ThreadCount threads(3);
   EXPECT_LT(largest_difference(weights_after(config, 3), one), 1e-4);
 }
 
-TEST(Trainer, PrecisionsAgreeClosely) {
+TEST_F(TrainerTest, PrecisionsAgreeClosely) {
   CpuTrainer fp32(tiny_config());
   CpuTrainer bf16(tiny_config(), DType::kBF16);
   for (uint64_t i = 0; i < 5; ++i) {
@@ -156,7 +158,7 @@ TEST(Trainer, PrecisionsAgreeClosely) {
   }
 }
 
-TEST(Trainer, SizingPassKnowsExactlyWhatStepsTake) {
+TEST_F(TrainerTest, SizingPassKnowsExactlyWhatStepsTake) {
   for (const bool dropless : {false, true}) {
     RunConfig config = tiny_config();
     if (dropless) config.model.moe.capacity_factor.reset();
@@ -174,7 +176,7 @@ TEST(Trainer, SizingPassKnowsExactlyWhatStepsTake) {
   }
 }
 
-TEST(Trainer, BadStepsAreRefusedAndTenInARowStopTheRun) {
+TEST_F(TrainerTest, BadStepsAreRefusedAndTenInARowStopTheRun) {
   CpuTrainer run(tiny_config());
   run.trainer->step(random_batch(run.config, 1));
   std::vector<float> weights = run.weights();
@@ -192,7 +194,7 @@ TEST(Trainer, BadStepsAreRefusedAndTenInARowStopTheRun) {
   }
 }
 
-TEST(Trainer, BatchOfAnotherShapeIsRefused) {
+TEST_F(TrainerTest, BatchOfAnotherShapeIsRefused) {
   CpuTrainer run(tiny_config());
   EXPECT_THROW(run.trainer->step(HostBatch(3, 8)), Error);
   EXPECT_THROW(run.trainer->step(HostBatch(4, 7)), Error);
