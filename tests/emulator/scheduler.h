@@ -1,0 +1,79 @@
+// The threads of one block: who runs, who waits for whom.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "emulator/engine.h"
+#include "emulator/fiber.h"
+#include "emulator/order.h"
+
+namespace mhmoe::emulator {
+
+constexpr unsigned kMaxThreads = kWarpLanes * kMaxWarps;
+
+class Scheduler {
+ public:
+  // Runs body(data) once for every thread of a block of blockDim. Returns the fault that ended it, empty if none did.
+  std::string run_block(Order& order, void (*body)(void*), void* data);
+  bool running() const { return fiber_ != &main_; }
+
+  // Called on a thread of the block: engine.h.
+  unsigned barrier(SourceLine at, bool predicate);
+  uint64_t exchange(WarpOperation operation, unsigned mask, LaneInput input);
+  unsigned lane() const { return current_ % kWarpLanes; }
+
+ private:
+  enum class State : uint8_t { kUnstarted, kReady, kAtBarrier, kAtWarpOperation, kExited };
+  struct Thread {
+    Fiber* fiber;
+    State state;
+  };
+  // Lanes gathering for one warp operation.
+  struct Group {
+    unsigned arrived = 0, mask = 0;
+    WarpOperation operation = WarpOperation::kSync;
+  };
+  struct Warp {
+    unsigned alive = 0;
+    std::array<LaneInput, kWarpLanes> inputs;
+    std::array<uint64_t, kWarpLanes> results;
+    std::array<Group, kWarpLanes> groups;  // by lowest lane of the mask
+  };
+
+  [[noreturn]] void run_threads();  // a fiber's whole life
+  void exit_thread();
+  void wait();
+  void open_barrier();
+  void complete(Warp& warp, Group& group);
+  Fiber& fiber_of(unsigned thread);
+  void switch_to(Fiber& to);
+  void set_current(unsigned thread);
+  void set_state(unsigned thread, State state);
+  void restart_fibers();
+  [[noreturn]] void fault(std::string message);
+  std::string thread_states() const;
+
+  std::array<Warp, kMaxWarps> warps_;
+  std::array<uint32_t, kMaxWarps> ready_{};
+  std::array<Thread, kMaxThreads> threads_;
+  Order* order_ = nullptr;
+
+  Fiber main_;
+  Fiber* fiber_ = &main_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<Fiber*> idle_;
+
+  void (*body_)(void*) = nullptr;
+  void* data_ = nullptr;
+  unsigned current_ = 0, thread_count_ = 0, warp_count_ = 0, alive_ = 0;
+  unsigned waiting_ = 0, votes_ = 0, last_votes_ = 0;  // at the block's barrier
+  SourceLine barrier_at_{};
+  std::string fault_;
+};
+
+Scheduler& scheduler();
+
+}  // namespace mhmoe::emulator
