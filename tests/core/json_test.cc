@@ -21,13 +21,14 @@ std::string error_of(const std::string& text) {
 }
 
 TEST(Json, KnowsTheLineOfEveryValue) {
-  const Value tree = read("{\n \"a\": 1,\n\n \"b\": {\"c\":\n  [2,\n3]},\n \"d\"\n:\n4\n}");
+  const Value tree = read("{\n \"a\": 1,\n\n \"b\": {\"c\":\n  [2\n,\n3]},\n \"d\"\n:\n4\n}");
   EXPECT_EQ(tree.line, 1);
   EXPECT_EQ(tree.find("a")->line, 2);
   EXPECT_EQ(tree.find("b")->find("c")->line, 4);
-  EXPECT_EQ(tree.find("b")->find("c")->items[1].line, 6);  // a number that white space follows
-  EXPECT_EQ(tree.find("d")->line, 7);                      // where the key is
-  EXPECT_EQ(tree.find("d")->where(), "f.json:7");
+  EXPECT_EQ(tree.find("b")->find("c")->items[0].line, 5);  // a number that a new line follows
+  EXPECT_EQ(tree.find("b")->find("c")->items[1].line, 7);
+  EXPECT_EQ(tree.find("d")->line, 8);  // where the key is
+  EXPECT_EQ(tree.find("d")->where(), "f.json:8");
 }
 
 TEST(Json, KeepsKindsApart) {
