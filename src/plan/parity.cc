@@ -185,7 +185,8 @@ Match match(const nn::ModelConfig& baseline, const nn::ModelConfig& shape, const
   require_positive(out.exact.experts, "number of experts", kProjectionsTooLarge);
   out.candidates = candidates_near(shape, c, out.baseline, out.exact, options);
   if (out.candidates.empty()) {
-    fail(ExitCode::kConfig, "equal size leaves {:.2f} experts, fewer than top_k, {}; use a larger baseline or a smaller top_k",
+    fail(ExitCode::kConfig,
+         "equal size leaves {:.2f} experts, fewer than top_k, {}; use a larger baseline or a smaller top_k",
          out.exact.experts, shape.moe.top_k);
   }
   return out;

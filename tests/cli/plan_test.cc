@@ -1,0 +1,80 @@
+#include <gtest/gtest.h>
+
+#include "cli/commands.h"
+#include "core/error.h"
+
+namespace mhmoe::cli {
+namespace {
+
+// What the command prints to standard output.
+std::string run(const std::vector<std::string>& arguments) {
+  CLI::App app;
+  add_plan_command(app);
+  add_config_command(app);
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 takes them
+  testing::internal::CaptureStdout();
+  try {
+    app.parse(reversed);
+  } catch (...) {
+    testing::internal::GetCapturedStdout();
+    throw;
+  }
+  return testing::internal::GetCapturedStdout();
+}
+
+ExitCode exit_code_of(const std::vector<std::string>& arguments) {
+  try {
+    run(arguments);
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ExitCode::kOk;
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+const std::string kConfigs = MHMOE_SOURCE_DIR "/configs/";
+
+TEST(Plan, ShowsParametersFlopsAndMemory) {
+  const std::string text = run({"plan", kConfigs + "tiny/mhmoe_8.json"});
+  for (const char* part : {"head and merge layers", "experts", "Training: ", "state, always held", "second moments",
+                           "step, at its peak", "expert pre-activation"}) {
+    EXPECT_TRUE(contains(text, part)) << part << " in\n" << text;
+  }
+}
+
+TEST(Plan, MatchFindsPaper2sSizes) {
+  const std::string base = kConfigs + "paper2/smoe_8.json";
+  EXPECT_TRUE(contains(run({"plan", "--match", base, "--heads", "3", "--top-k", "3", "--ignore-small-terms"}),
+                       "expert_hidden_size 512.00, experts 93.00 exactly"));
+  EXPECT_TRUE(contains(run({"plan", "--match", base, "--heads", "2", "--top-k", "2", "--ignore-small-terms"}),
+                       "expert_hidden_size 768.00, experts 41.33 exactly"));
+  EXPECT_TRUE(contains(run({"plan", kConfigs + "paper2/mhmoe_h3.json", "--match", base}), "<- as configured"));
+}
+
+TEST(Plan, OverridesReachTheModel) {
+  const std::string file = kConfigs + "tiny/dense.json";
+  EXPECT_TRUE(contains(run({"plan", file, "--set", "model.layers=6", "--set", "name=six"}), "six: 6 layers"));
+}
+
+TEST(Plan, MistakesOfUseHaveTheirExitCodes) {
+  EXPECT_EQ(exit_code_of({"plan"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", "--match", kConfigs + "tiny/smoe_8.json"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", "no_such_file.json"}), ExitCode::kMissingInput);
+  EXPECT_EQ(exit_code_of({"plan", "--match", kConfigs + "tiny/smoe_8.json", "--heads", "5", "--top-k", "2"}),
+            ExitCode::kConfig);
+  EXPECT_EQ(exit_code_of({"plan", kConfigs + "tiny/dense.json", "--match", kConfigs + "tiny/smoe_8.json"}),
+            ExitCode::kConfig);
+  EXPECT_EQ(exit_code_of({"config"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"config", kConfigs + "tiny/dense.json", "--set", "train.stepz=3"}), ExitCode::kConfig);
+}
+
+TEST(Config, PrintsTheResolvedConfigurationAndTheSchema) {
+  EXPECT_TRUE(contains(run({"config", kConfigs + "tiny/mhmoe_8.json"}), "\"balance_loss_weight\": 0.01"));
+  EXPECT_TRUE(contains(run({"config", "--schema"}), "model.moe.capacity_factor: a number above 0 and up to 64"));
+}
+
+}  // namespace
+}  // namespace mhmoe::cli
