@@ -48,17 +48,22 @@ install_packages() {
     return
   fi
   say "installing: ${missing[*]}"
-  local log
-  log=$(mktemp)
   if ! as_root true; then
     die "neither root nor password-less sudo: run 'apt-get install --no-install-recommends ${missing[*]}' and try again"
   fi
-  if ! { as_root apt-get -qq update && as_root apt-get -qq install -y --no-install-recommends "${missing[@]}"; } \
-    >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    die "apt-get could not install the packages above"
+  mkdir -p build
+  quietly build/packages.log as_root apt-get -q update
+  quietly build/packages.log as_root apt-get -q install -y --no-install-recommends "${missing[@]}"
+}
+
+# quietly LOG COMMAND...: the output goes to the log, whose end is shown if the command fails.
+quietly() {
+  local log=$1
+  shift
+  if ! "$@" >"$log" 2>&1; then
+    tail -n 40 "$log" >&2
+    die "failed: $*; the whole output is in $log"
   fi
-  rm -f "$log"
 }
 
 # begin_phase NAME BUDGET-IN-MINUTES; end_phase

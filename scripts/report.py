@@ -180,7 +180,7 @@ def draw(runs, name, x, title, path):
     label_ends(whole, [(xs[-1], ys[-1], run.name, colour) for run, xs, ys, colour, _ in curves])
     label_ends(late, [(xs[-1], ys[-1], f"{run.name} {ys[-1]:.1f}", colour) for run, xs, ys, colour, _ in curves])
     if title:
-        figure.suptitle(title, x=0.125, ha="left", fontsize=13, fontweight="bold", y=1.02)
+        figure.suptitle(title, x=0.125, ha="left", fontsize=13, fontweight="bold", y=1.0)
     figure.savefig(path, bbox_inches="tight")
     pyplot.close(figure)
 

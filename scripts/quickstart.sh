@@ -1,0 +1,87 @@
+#!/bin/bash
+# From a fresh clone to perplexity curves of three models on real books: usage: scripts/quickstart.sh
+# Safe to run again: what is complete is kept, what is missing or was made by other settings is made anew.
+# Environment, for trials and tests:
+#   QUICKSTART_STEPS=N         steps of every model, instead of what configs/tiny says
+#   QUICKSTART_FOLDER=DIR      where data/ and runs/ are made (default: here)
+#   QUICKSTART_TEXT=DIR        train.jsonl and validation.jsonl to use instead of the corpus
+#   QUICKSTART_VOCABULARY=N    pieces of the vocabulary (default 4096)
+#   QUICKSTART_PROGRAM=PATH    a built mhmoe: nothing is installed or built
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+source scripts/lib.sh
+[ $# = 0 ] || die "quickstart.sh takes no arguments; its header lists what the environment can set"
+
+models=(dense smoe_8 mhmoe_8)
+names=(Dense SMoE-8 MH-MoE-8)
+folder=${QUICKSTART_FOLDER:-.}
+vocabulary=${QUICKSTART_VOCABULARY:-4096}
+overrides=(--set output_dir=runs/quickstart)
+[ -z "${QUICKSTART_STEPS-}" ] || overrides+=(--set "train.steps=$QUICKSTART_STEPS")
+[ -z "${QUICKSTART_VOCABULARY-}" ] || overrides+=(--set model.vocab_size=null)
+started=$(date +%s)
+
+say "Quickstart: trains a Dense, a sparse MoE and a Multi-Head MoE transformer on six English novels, on this CPU,"
+say "with equal FLOPs per token and about equal parameters for the two MoE models, then draws their perplexity."
+say "At most 20 minutes on 2 cores from nothing: packages 3, build 4, text 1, training 3 x 3, report 1."
+
+program=${QUICKSTART_PROGRAM:-}
+if [ -z "$program" ]; then
+  begin_phase packages 3
+  install_packages "${PROGRAM_PACKAGES[@]}" "${PLOT_PACKAGES[@]}"
+  end_phase
+
+  begin_phase build 4
+  mkdir -p build
+  use_ccache
+  quietly build/quickstart.log cmake -G Ninja -S . -B build/release -DMHMOE_TESTS=OFF -DMHMOE_EMULATED=OFF
+  quietly build/quickstart.log ninja -C build/release mhmoe
+  program=$root/build/release/mhmoe
+  end_phase
+fi
+program=$(realpath "$program")
+python=$(find_python matplotlib) || die "no python3 with matplotlib: install python3-matplotlib"
+mkdir -p "$folder"
+cd "$folder"
+
+begin_phase "text" 1
+text=${QUICKSTART_TEXT:-data/en-tiny}
+[ -n "${QUICKSTART_TEXT-}" ] || "$root/scripts/fetch_corpus.sh" en-tiny --output data/en-tiny
+shards=data/en-tiny
+mkdir -p "$shards"
+prepared=$(cat "$text/train.jsonl" "$text/validation.jsonl" | sha256sum)$vocabulary
+if [ "$(cat "$shards/.prepared" 2>/dev/null)" = "$prepared" ]; then
+  say "already tokenised"
+else
+  "$program" prepare --input "$text/train.jsonl" --output "$shards/train" --tokenizer "$shards/tokenizer.model" \
+    --train-tokenizer --vocab-size "$vocabulary"
+  "$program" prepare --input "$text/validation.jsonl" --output "$shards/validation" --tokenizer "$shards/tokenizer.model"
+  echo "$prepared" >"$shards/.prepared"
+fi
+end_phase
+
+for i in "${!models[@]}"; do
+  begin_phase "training ${names[$i]}" 3
+  config=$root/configs/tiny/${models[$i]}.json
+  options=("${overrides[@]}" --set "name=${names[$i]}")
+  run=runs/quickstart/${names[$i]}
+  settings="$("$program" config "$config" "${options[@]}") $prepared"
+  if [ -e "$run/model.safetensors" ] && [ "$(cat "$run/.settings" 2>/dev/null)" = "$settings" ]; then
+    say "already trained: $run"
+  else
+    "$program" train "$config" "${options[@]}" --overwrite
+    echo "$settings" >"$run/.settings"
+  fi
+  end_phase
+done
+
+begin_phase report 1
+"$python" "$root/scripts/report.py" "${names[@]/#/runs/quickstart/}" --output runs/quickstart/report \
+  --title "Six English novels, trained on the CPU" >runs/quickstart/report.txt
+end_phase
+
+say ""
+cat runs/quickstart/report.txt
+say ""
+say "The curves are in $(realpath runs/quickstart/report)/; the whole took $(in_minutes $(($(date +%s) - started))) min."
