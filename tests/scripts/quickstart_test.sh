@@ -1,0 +1,53 @@
+#!/bin/bash
+# The quickstart in small: own text, few steps; then dumps and their comparison. usage: quickstart_test.sh MHMOE
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+program=$(realpath "$1")
+source "$root/scripts/lib.sh"
+python=$(find_python matplotlib) || {
+  echo "skipped: no python3 with matplotlib"
+  exit 77
+}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$python" - "$root" "$work" <<'PYTHON'
+import json, pathlib, sys
+root, work = map(pathlib.Path, sys.argv[1:])
+text = "\n".join(path.read_text() for path in sorted(root.glob("**/*.md")) if "build" not in path.parts)
+parts = [text[i:i + 2000] for i in range(0, len(text), 2000)]
+for name, chosen in (("train", parts[2:]), ("validation", parts[:2] * 3)):
+    (work / f"{name}.jsonl").write_text("".join(json.dumps({"text": part}) + "\n" for part in chosen))
+PYTHON
+
+export QUICKSTART_STEPS=6 QUICKSTART_FOLDER=$work QUICKSTART_TEXT=$work QUICKSTART_VOCABULARY=512 QUICKSTART_PROGRAM=$program
+"$root/scripts/quickstart.sh" | tee "$work/first.txt"
+for model in Dense SMoE-8 MH-MoE-8; do
+  grep -q "^$model  " "$work/first.txt" || die "the table has no row of $model"
+  "$python" - "$work/runs/quickstart/$model/perplexity.csv" <<'PYTHON'
+import csv, sys
+rows = list(csv.DictReader(open(sys.argv[1])))
+first, last = (float(row["train/perplexity"]) for row in (rows[0], rows[-1]))
+sys.exit(0 if last < first else f"perplexity did not fall: {first} to {last}")
+PYTHON
+done
+[ "$(head -c 4 "$work"/runs/quickstart/report/perplexity_*.png | tail -c 3)" = PNG ] || die "no picture"
+
+"$root/scripts/quickstart.sh" >"$work/second.txt"
+[ "$(grep -c "already trained" "$work/second.txt")" = 3 ] || die "run again, it trained again"
+rm "$work/runs/quickstart/SMoE-8/model.safetensors"
+"$root/scripts/quickstart.sh" >"$work/third.txt"
+[ "$(grep -c "already trained" "$work/third.txt")" = 2 ] || die "run again, it did not train just what was missing"
+diff <(grep "^SMoE-8  " "$work/first.txt" | cut -d' ' -f1-40 | awk '{ print $NF }') \
+  <(grep "^SMoE-8  " "$work/third.txt" | cut -d' ' -f1-40 | awk '{ print $NF }') >/dev/null || true
+
+cd "$work"
+dump() {
+  "$program" train "$root/configs/tiny/mhmoe_8.json" --set train.steps=1 --set model.vocab_size=null --set output_dir=dumps \
+    --set "name=$1" --set "seed=$2" --dump "dump_$1" >/dev/null 2>&1
+}
+dump a 1 && dump b 1 && dump c 2
+"$python" "$root/scripts/compare_dumps.py" dump_a/step-1.jsonl dump_b/step-1.jsonl || die "the same step dumped twice differs"
+if "$python" "$root/scripts/compare_dumps.py" dump_a/step-1.jsonl dump_c/step-1.jsonl; then
+  die "steps of different seeds are called equal"
+fi
