@@ -1,5 +1,5 @@
 #!/bin/bash
-# The quickstart in small: own text, few steps; then dumps and their comparison. usage: quickstart_test.sh MHMOE
+# The quickstart in small: own text, few steps, run three times. usage: quickstart_test.sh MHMOE
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 program=$(realpath "$1")
@@ -38,16 +38,8 @@ done
 rm "$work/runs/quickstart/SMoE-8/model.safetensors"
 "$root/scripts/quickstart.sh" >"$work/third.txt"
 [ "$(grep -c "already trained" "$work/third.txt")" = 2 ] || die "run again, it did not train just what was missing"
-diff <(grep "^SMoE-8  " "$work/first.txt" | cut -d' ' -f1-40 | awk '{ print $NF }') \
-  <(grep "^SMoE-8  " "$work/third.txt" | cut -d' ' -f1-40 | awk '{ print $NF }') >/dev/null || true
-
-cd "$work"
-dump() {
-  "$program" train "$root/configs/tiny/mhmoe_8.json" --set train.steps=1 --set model.vocab_size=null --set output_dir=dumps \
-    --set "name=$1" --set "seed=$2" --dump "dump_$1" >/dev/null 2>&1
-}
-dump a 1 && dump b 1 && dump c 2
-"$python" "$root/scripts/compare_dumps.py" dump_a/step-1.jsonl dump_b/step-1.jsonl || die "the same step dumped twice differs"
-if "$python" "$root/scripts/compare_dumps.py" dump_a/step-1.jsonl dump_c/step-1.jsonl; then
-  die "steps of different seeds are called equal"
-fi
+# Trained anew, it reaches the same perplexity: the columns before the last one, which is the speed.
+for file in first third; do
+  grep "^SMoE-8  " "$work/$file.txt" | tr -s ' ' | sed 's/ [^ ]* [^ ]*$//' >"$work/$file.row"
+done
+diff "$work/first.row" "$work/third.row" || die "trained again with the same settings, SMoE-8 came out differently"
