@@ -18,7 +18,10 @@ names=(Dense SMoE-8 MH-MoE-8)
 folder=${QUICKSTART_FOLDER:-.}
 vocabulary=${QUICKSTART_VOCABULARY:-4096}
 overrides=(--set output_dir=runs/quickstart)
-[ -z "${QUICKSTART_STEPS-}" ] || overrides+=(--set "train.steps=$QUICKSTART_STEPS")
+if [ -n "${QUICKSTART_STEPS-}" ]; then
+  overrides+=(--set "train.steps=$QUICKSTART_STEPS" --set "train.learning_rate.warmup_steps=$((QUICKSTART_STEPS / 10))"
+    --set "evaluation.every_steps=$((QUICKSTART_STEPS / 6 + 1))" --set "log.every_steps=$((QUICKSTART_STEPS / 6 + 1))")
+fi
 [ -z "${QUICKSTART_VOCABULARY-}" ] || overrides+=(--set model.vocab_size=null)
 started=$(date +%s)
 
