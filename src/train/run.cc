@@ -3,7 +3,6 @@
 #include <chrono>
 
 #include "core/log.h"
-#include "core/parallel_for.h"
 #include "data/loader.h"
 #include "nn/parameter_file.h"
 #include "train/config.h"
@@ -120,8 +119,7 @@ void TrainingRun::open_folder() {
 
 void TrainingRun::log_start(const Backend& backend) {
   constexpr double kMebibyte = 1 << 20;
-  log::info("run {}: device {}, {}, {} threads, {} parameters", folder_, ctx_->name(),
-            compute_ == DType::kBF16 ? "bf16" : "fp32", thread_count(),
+  log::info("run {}: device {}, {}, {} parameters", folder_, ctx_->name(), compute_ == DType::kBF16 ? "bf16" : "fp32",
             short_count(static_cast<double>(trainer_.task().parameters().parameter_count())));
   log::info("memory: {:.1f} MiB of state (weights, gradients, optimizer), {:.1f} MiB of activations",
             static_cast<double>(ctx_->state().reserved_bytes()) / kMebibyte,
@@ -235,6 +233,9 @@ void resolve_vocab_size(RunConfig& config, const data::Tokenizer& tokenizer) {
 
 RunSummary run_training(const Backend& backend, RunConfig config, const RunOptions& options) {
   require_data(config, true);
+  if (!options.dump_folder.empty() && options.dump_step > config.train.steps) {
+    fail(ExitCode::kUsage, "--dump-step {}: the run has {} steps (train.steps)", options.dump_step, config.train.steps);
+  }
   check_run_folder(run_folder(config), options.overwrite);
   return TrainingRun(backend, std::move(config), options).run();
 }

@@ -19,7 +19,7 @@ void check_run_folder(const std::string& folder, bool overwrite) {
   if (!fs::exists(status)) return;
   if (!fs::is_directory(status))
     fail(ExitCode::kCannotCreate, "{}: is a file, and a run's folder is to be there", folder);
-  if (overwrite || fs::is_empty(folder)) return;
+  if (overwrite || fs::is_empty(folder, error)) return;
   fail(ExitCode::kCannotCreate,
        "{}: holds another run; give this one another name (--set name=...) or output folder (--output-dir), or replace "
        "the old one with --overwrite",

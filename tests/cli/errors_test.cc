@@ -21,6 +21,7 @@ TEST_F(Errors, BadInputsAreNamedInOneLineWithTheirExitCode) {
       {"train", 64, {"CONFIG"}},
       {"train tiny.json --threads 0", 64, {"--threads"}},
       {"train tiny.json --dump-step 0 --dump d", 64, {"--dump-step"}},
+      {"train tiny.json --dump-step 7 --dump d", 64, {"--dump-step 7", "6 steps"}},
       {"train tiny.json --device abacus", 64, {"abacus", "cpu"}},
       {"train tiny.json --device cuda", 69, {"libmhmoe_cuda.so", "--device cpu"}},
       {"train none.json", 66, {"none.json"}},
