@@ -18,6 +18,8 @@ namespace {
 constexpr size_t kStackBytes = size_t{256} << 10;  // untouched pages cost nothing
 constexpr size_t kColourBytes = 192, kColours = 61;
 
+Fiber* leaving = nullptr;  // the fiber that switched last
+
 }  // namespace
 
 Fiber::Fiber() {
@@ -34,6 +36,7 @@ Fiber::Fiber(Entry entry, size_t colour) : entry_(entry) {
   }
   stack_ = static_cast<std::byte*>(mapping) + page;
   stack_bytes_ = kStackBytes - colour % kColours * kColourBytes;
+  bottom_ = stack_;
   prepare();
 }
 
@@ -48,14 +51,21 @@ void Fiber::restart() {
 }
 
 void Fiber::switch_to(Fiber& to) {
+  leaving = this;
   if (__sanitizer_start_switch_fiber != nullptr)
-    __sanitizer_start_switch_fiber(&fake_stack_, to.stack_, to.stack_bytes_);
+    __sanitizer_start_switch_fiber(&fake_stack_, to.bottom_, to.stack_bytes_);
   swap(to);
-  if (__sanitizer_finish_switch_fiber != nullptr) __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);
+  arrive(fake_stack_);
 }
 
 void Fiber::entered() {
-  if (__sanitizer_finish_switch_fiber != nullptr) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+  arrive(nullptr);
+}
+
+// AddressSanitizer knows where the program's own stack lies, which it must be told when we go back to it.
+void Fiber::arrive(void* fake_stack) {
+  if (__sanitizer_finish_switch_fiber == nullptr) return;
+  __sanitizer_finish_switch_fiber(fake_stack, &leaving->bottom_, &leaving->stack_bytes_);
 }
 
 }  // namespace mhmoe::emulator

@@ -31,12 +31,16 @@ class Fiber {
   void swap(Fiber& to);
   void destroy();
 
+  static void arrive(void* fake_stack);
+
   Entry entry_ = nullptr;
   std::byte* stack_ = nullptr;
   size_t stack_bytes_ = 0;
   size_t mapped_bytes_ = 0;
   void* machine_ = nullptr;
-  void* fake_stack_ = nullptr;  // AddressSanitizer's
+  // AddressSanitizer's: its shadow of the stack, and where the stack begins.
+  void* fake_stack_ = nullptr;
+  const void* bottom_ = nullptr;
 };
 
 }  // namespace mhmoe::emulator

@@ -79,8 +79,7 @@ void Scheduler::wait() {
 unsigned Scheduler::barrier(SourceLine at, bool predicate) {
   if (waiting_ == 0) barrier_at_ = at;
   if (barrier_at_.line != at.line || std::strcmp(barrier_at_.file, at.file) != 0) {
-    fault(
-        fmt::format("divergent __syncthreads: {}:{} and {}:{}", barrier_at_.file, barrier_at_.line, at.file, at.line));
+    fault("divergent __syncthreads: {}:{} and {}:{}", barrier_at_.file, barrier_at_.line, at.file, at.line);
   }
   set_state(current_, State::kAtBarrier);
   votes_ += predicate ? 1 : 0;
@@ -104,19 +103,19 @@ void Scheduler::open_barrier() {
 uint64_t Scheduler::exchange(WarpOperation operation, unsigned mask, LaneInput input) {
   Warp& warp = warps_[current_ / kWarpLanes];
   const unsigned own = lane();
-  if ((mask >> own & 1) == 0) fault(fmt::format("lane {} is not in the mask {:08x} of its warp operation", own, mask));
+  if ((mask >> own & 1) == 0) fault("lane {} is not in the mask {:08x} of its warp operation", own, mask);
   if ((mask & ~warp.alive) != 0) {
-    fault(fmt::format("a warp operation's mask {:08x} names lanes that exited (alive: {:08x})", mask, warp.alive));
+    fault("a warp operation's mask {:08x} names lanes that exited (alive: {:08x})", mask, warp.alive);
   }
   if (operation == WarpOperation::kShuffle && (mask >> input.source & 1) == 0) {
-    fault(fmt::format("a shuffle reads lane {} outside its mask {:08x}", input.source, mask));
+    fault("a shuffle reads lane {} outside its mask {:08x}", input.source, mask);
   }
   Group& group = warp.groups[static_cast<size_t>(std::countr_zero(mask))];
   if (group.arrived == 0) {
     group.mask = mask;
     group.operation = operation;
   } else if (group.mask != mask || group.operation != operation) {
-    fault(fmt::format("divergent warp operations: masks {:08x} and {:08x}", group.mask, mask));
+    fault("divergent warp operations: masks {:08x} and {:08x}", group.mask, mask);
   }
   warp.inputs[own] = input;
   group.arrived |= 1u << own;
@@ -181,9 +180,9 @@ void Scheduler::set_state(unsigned thread, State state) {
   ready = state == State::kReady ? ready | bit : ready & ~bit;
 }
 
-void Scheduler::fault(std::string message) {
-  fault_ = fmt::format("{} [block {},{},{} thread {},{},{}; {}]", message, blockIdx.x, blockIdx.y, blockIdx.z,
-                       threadIdx.x, threadIdx.y, threadIdx.z, thread_states());
+void Scheduler::stop() {
+  fault_ += fmt::format(" [block {},{},{} thread {},{},{}; {}]", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
+                        threadIdx.y, threadIdx.z, thread_states());
   switch_to(main_);
   std::abort();  // nobody switches back to a thread that failed
 }

@@ -4,8 +4,10 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "core/error.h"
 #include "emulator/engine.h"
 #include "emulator/fiber.h"
 #include "emulator/order.h"
@@ -53,7 +55,13 @@ class Scheduler {
   void set_current(unsigned thread);
   void set_state(unsigned thread, State state);
   void restart_fibers();
-  [[noreturn]] void fault(std::string message);
+  // Ends the block. This stack is left for good, so nothing that owns memory may be on it.
+  template <class... Args>
+  [[noreturn]] void fault(fmt::format_string<Args...> message, Args&&... args) {
+    fault_ = fmt::format(message, std::forward<Args>(args)...);
+    stop();
+  }
+  [[noreturn]] void stop();
   std::string thread_states() const;
 
   std::array<Warp, kMaxWarps> warps_;
