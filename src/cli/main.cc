@@ -20,7 +20,7 @@ void add_commands(CLI::App& app) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Trains Multi-Head Mixture-of-Experts transformers.\nExample: mhmoe train configs/tiny/mh_moe.json",
+  CLI::App app("Trains Multi-Head Mixture-of-Experts transformers.\nExample: mhmoe train configs/tiny/mhmoe_8.json",
                "mhmoe");
   app.set_version_flag("--version", mhmoe::cli::version_text);
   add_commands(app);
