@@ -76,6 +76,7 @@ void append_bytes(std::string& out, const char* title, size_t total,
                   const std::map<std::string, size_t, std::less<>>& by_name) {
   out += fmt::format("{:<34}{:>14}\n", title, bytes_text(total));
   std::vector<std::pair<size_t, std::string>> sorted;
+  sorted.reserve(by_name.size());
   for (const auto& [name, bytes] : by_name) sorted.emplace_back(bytes, name);
   std::sort(sorted.rbegin(), sorted.rend());
   for (const auto& [bytes, name] : sorted) {
@@ -124,7 +125,7 @@ std::string describe_model(const train::RunConfig& config) {
   std::string out =
       fmt::format("{}: {}, sequences of {}\n\n", config.name, layers_text(config.model), config.data.sequence_length);
   out += fmt::format("{:<30}{:>16}{:>16}{:>20}\n", "", "parameters", "active a token", "FLOPs, forward");
-  const auto dash = [](bool zero, std::string text) { return zero ? std::string("-") : text; };
+  const auto dash = [](bool zero, const std::string& text) { return zero ? std::string("-") : text; };
   for (const PartRow& row : part_rows(config.model, config.data.sequence_length)) {
     if (row.parameters == 0 && row.flops == 0) continue;
     out += fmt::format("{:<30}{:>16}{:>16}{:>20}\n", row.name, dash(row.parameters == 0, grouped(row.parameters)),

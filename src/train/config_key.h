@@ -49,9 +49,9 @@ T from_json(const Value& value) {
 template <class T>
 Value to_json(const T& value) {
   if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-    return Value(static_cast<int64_t>(value));
+    return static_cast<int64_t>(value);
   } else {
-    return Value(value);
+    return value;
   }
 }
 

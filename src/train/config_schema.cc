@@ -5,7 +5,19 @@
 namespace mhmoe::train {
 namespace {
 
-using namespace keys;
+using keys::above_min;
+using keys::below_max;
+using keys::boolean;
+using keys::choice;
+using keys::decimals;
+using keys::integer;
+using keys::later;
+using keys::list;
+using keys::Names;
+using keys::number;
+using keys::required;
+using keys::string;
+using keys::zero_is_null;
 
 using ops::Activation;
 using ops::BalanceCounts;
