@@ -50,7 +50,10 @@ cd "$folder"
 
 begin_phase "text" 1
 text=${QUICKSTART_TEXT:-data/en-tiny}
-[ -n "${QUICKSTART_TEXT-}" ] || "$root/scripts/fetch_corpus.sh" en-tiny --output data/en-tiny
+if [ -z "${QUICKSTART_TEXT-}" ]; then
+  apt-cache show r-cran-janeaustenr >/dev/null 2>&1 || as_root apt-get -qq update || die "apt-get update failed: is there a network?"
+  "$root/scripts/fetch_corpus.sh" en-tiny --output data/en-tiny
+fi
 shards=data/en-tiny
 mkdir -p "$shards"
 prepared=$(cat "$text/train.jsonl" "$text/validation.jsonl" | sha256sum)$vocabulary

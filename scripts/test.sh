@@ -138,7 +138,8 @@ if [ $fast = no ]; then
 fi
 if [ $fast = yes ]; then
   skip "CUDA build: --fast"
-elif command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+elif nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null); then
+  export CUDACXX=$nvcc
   check "CUDA build (compiled, not run)" build build/cuda -DMHMOE_CUDA=ON -DMHMOE_TESTS=OFF -- mhmoe_cuda
 else
   skip "CUDA build: no nvcc"
