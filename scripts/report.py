@@ -32,7 +32,8 @@ class Run:
             self.rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
         if not self.rows:
             sys.exit(f"error: {self.folder}/perplexity.csv has no rows: has the run begun?")
-        self.sets = [key.split("/")[1] for key in self.rows_keys() if key.endswith("/perplexity") and "validation/" in key]
+        self.sets = [key.split("/")[1] for key in self.rows_keys()
+                     if key.startswith("validation/") and key.endswith("/perplexity")]
 
     def file(self, name):
         path = self.folder / name
@@ -89,7 +90,8 @@ def table(runs):
                if suffix == "perplexity" or any(run.final(f"validation/{name}/perplexity") !=
                                                 run.final(f"validation/{name}/{suffix}") for run in runs)]
     heads = {"perplexity": "perplexity", "perplexity_dropless": "dropless"}
-    lines = [["model", "parameters", "active", "FLOPs/token", "steps"] + [f"{n} {heads[s]}" for n, s in columns] + ["tokens/s"]]
+    lines = [["model", "parameters", "active", "FLOPs/token", "steps"] + [f"{n} {heads[s]}" for n, s in columns] +
+             ["tokens/s"]]
     for run in runs:
         total, active = run.parameters()
         finals = [run.final(f"validation/{name}/{suffix}") for name, suffix in columns]
@@ -159,7 +161,8 @@ def draw(runs, name, x, title, path):
     column, x_label = AXES[x]
     y = f"validation/{name}/perplexity"
     figure, (whole, late) = pyplot.subplots(1, 2, figsize=(11, 4.4), dpi=130, gridspec_kw={"wspace": 0.45})
-    curves = [(run, *run.curve(column, y), COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, run in enumerate(runs)]
+    curves = [(run, *run.curve(column, y), COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+              for i, run in enumerate(runs)]
     curves = [curve for curve in curves if curve[1]]
     for run, xs, ys, colour, marker in curves:
         tx, ty = run.curve(column, "train/perplexity")

@@ -34,7 +34,8 @@ def save(path, tensors):
 
 
 def feed_forward(prefix, width, hidden):
-    return {prefix + "gate.weight": (hidden, width), prefix + "up.weight": (hidden, width), prefix + "down.weight": (width, hidden)}
+    return {prefix + "gate.weight": (hidden, width), prefix + "up.weight": (hidden, width),
+            prefix + "down.weight": (width, hidden)}
 
 
 def shapes():
@@ -62,8 +63,8 @@ def main():
         targets = random.integers(0, VOCAB, (2, 9))
         targets[0, 3:5] = -1
         save(tokens, {"tokens": random.integers(0, VOCAB, (2, 9)), "targets": targets})
-        subprocess.run([sys.argv[1], "trace", "--config", config, "--weights", weights, "--tokens", tokens, "--output", output],
-                       check=True)
+        subprocess.run([sys.argv[1], "trace", "--config", config, "--weights", weights, "--tokens", tokens,
+                        "--output", output], check=True)
         (folder / "example.py").write_text(example)
         run = [sys.executable, folder / "example.py", config, weights, tokens, output]
         if subprocess.run(run).returncode != 0:
