@@ -22,7 +22,8 @@ struct EvaluateOptions {
 };
 
 std::string model_path(const std::string& run_or_model) {
-  if (!std::filesystem::is_directory(run_or_model)) return run_or_model;
+  std::error_code unknown;  // then opening it tells why
+  if (!std::filesystem::is_directory(run_or_model, unknown)) return run_or_model;
   return (std::filesystem::path(run_or_model) / train::kModelFileName).string();
 }
 

@@ -32,7 +32,8 @@ train::RunConfig load_with_vocabulary(const std::string& file, const std::vector
   train::RunConfig config = train::load_config(file, overrides);
   if (config.model.vocab_size > 0) return config;
   const std::string& tokenizer = config.data.tokenizer;
-  if (tokenizer != "bytes" && !std::filesystem::exists(tokenizer)) {
+  std::error_code unknown;  // then loading it tells why
+  if (tokenizer != "bytes" && !std::filesystem::exists(tokenizer, unknown) && !unknown) {
     fail(ExitCode::kMissingInput,
          "{}: model.vocab_size is null and the tokenizer \"{}\" does not exist; name a size: --set "
          "model.vocab_size=32000",

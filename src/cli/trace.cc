@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/common_options.h"
+#include "core/file.h"
 #include "core/log.h"
 #include "train/config.h"
 #include "train/trainer.h"
@@ -25,6 +26,7 @@ void run_trace(const TraceCommand& command) {
          "embed.weight (--set model.vocab_size=N)",
          command.config);
   }
+  create_parent_folder(command.output);  // before the work, so that it is not lost
   const SafetensorsFile weights(command.weights), tokens(command.tokens);
   const Backend& backend = open_device(command.device);
   const std::unique_ptr<Context> ctx = backend.create_context(0);

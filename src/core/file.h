@@ -8,10 +8,37 @@
 #include <string_view>
 
 #include "core/api.h"
+#include "core/error.h"
 
 namespace mhmoe {
 
-// A read-only memory map of a whole file. Throws Error(kMissingInput) when the file cannot be opened.
+// Throws Error "PATH: cannot DOING: (what the errno value `error` means)". A denied permission gives kPermission, a
+// full or failing disk kIo, a path that leads nowhere kMissingInput unless `otherwise` is kCannotCreate, all else
+// `otherwise`.
+[[noreturn]] MHMOE_API void fail_errno(const std::string& path, const char* doing, int error,
+                                       ExitCode otherwise = ExitCode::kIo);
+
+// A regular file open for reading. Throws as fail_errno, or Error(kMissingInput) for what is no regular file.
+class MHMOE_API InputFile {
+ public:
+  explicit InputFile(const std::string& path);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  int descriptor() const { return descriptor_; }
+  size_t size() const { return size_; }
+  // Throws Error(kBadData) when the file ends before offset + bytes.
+  void read(void* data, size_t bytes, size_t offset) const;
+
+ private:
+  std::string path_;
+  int descriptor_;
+  size_t size_ = 0;
+};
+
+// A read-only memory map of a whole regular file. Throws as InputFile.
 class MHMOE_API MappedFile {
  public:
   explicit MappedFile(const std::string& path);
@@ -29,7 +56,8 @@ class MHMOE_API MappedFile {
 };
 
 // Written to PATH.tmp-PID; commit() syncs it and renames it to PATH, so that PATH is always whole. Without commit() the
-// temporary file is removed and PATH is left as it was. Throws Error(kCannotCreate) or Error(kIo), naming the file.
+// temporary file is removed and PATH is left as it was. Creates the folder it lies in. Throws as fail_errno:
+// kCannotCreate from the constructor, kIo afterwards.
 class MHMOE_API AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);
@@ -42,14 +70,12 @@ class MHMOE_API AtomicFile {
   void commit();
 
  private:
-  [[noreturn]] void fail_io(const char* doing) const;
-
   std::string path_;
   std::string temporary_path_;
   std::FILE* file_ = nullptr;
 };
 
-// Creates the folder that `path` lies in, and its parents.
+// Creates the folder that `path` lies in, and its parents. Throws as fail_errno, kCannotCreate for most.
 MHMOE_API void create_parent_folder(const std::string& path);
 
 }  // namespace mhmoe

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <utility>
+
+#include "core/file.h"
 
 namespace mhmoe::json {
 namespace {
@@ -190,16 +190,10 @@ Value parse(std::string_view text, const std::string& file, ExitCode code, Limit
 }
 
 Value read_file(const std::string& path, ExitCode code, Limits limits) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) fail(ExitCode::kMissingInput, "{}: no such file", path);
-  if (!std::filesystem::is_regular_file(status)) fail(ExitCode::kMissingInput, "{}: not a regular file", path);
-  const auto size = std::filesystem::file_size(path, error);
-  if (!error && size > limits.bytes) fail(code, "{}: {} bytes; at most {} are read", path, size, limits.bytes);
-  std::ifstream in(path, std::ios::binary);
-  std::string text(size, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(size));
-  if (error || !in) fail(ExitCode::kIo, "{}: cannot be read", path);
+  const InputFile file(path);
+  if (file.size() > limits.bytes) fail(code, "{}: {} bytes; at most {} are read", path, file.size(), limits.bytes);
+  std::string text(file.size(), '\0');
+  file.read(text.data(), text.size(), 0);
   return parse(text, path, code, limits);
 }
 

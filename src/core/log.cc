@@ -6,6 +6,9 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
+
+#include "core/file.h"
 
 namespace mhmoe::log {
 namespace {
@@ -61,7 +64,12 @@ void set_file(const std::string& path) {
   auto& sinks = logger().sinks();
   sinks.resize(1);
   if (path.empty()) return;
-  auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+  std::shared_ptr<spdlog::sinks::basic_file_sink_mt> sink;
+  try {
+    sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+  } catch (const spdlog::spdlog_ex&) {
+    fail_errno(path, "create", errno, ExitCode::kCannotCreate);
+  }
   sink->set_pattern("%Y-%m-%d %H:%M:%S %v");
   sinks.push_back(std::move(sink));
 }

@@ -1,18 +1,12 @@
 #include "core/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <new>
 #include <set>
 #include <utility>
 
+#include "core/file.h"
 #include "core/safetensors_header.h"
 
 namespace mhmoe {
@@ -22,104 +16,6 @@ static_assert(std::endian::native == std::endian::little, "the format is little-
 
 constexpr size_t kAlignment = 16;  // of tensors in memory; the file promises none
 constexpr size_t kLengthBytes = 8;
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-  // False with errno set when closing failed.
-  bool close() { return ::close(std::exchange(fd_, -1)) == 0; }
-
- private:
-  int fd_;
-};
-
-void read_exactly(const FileDescriptor& file, const std::string& path, void* data, size_t bytes, size_t offset) {
-  auto* out = static_cast<std::byte*>(data);
-  while (bytes > 0) {
-    const ssize_t n = ::pread(file.get(), out, bytes, static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(ExitCode::kIo, "'{}' cannot be read: {}", path, std::strerror(errno));
-    if (n == 0) fail(ExitCode::kBadData, "'{}' is truncated: it ends at byte {}", path, offset);
-    out += n;
-    offset += static_cast<size_t>(n);
-    bytes -= static_cast<size_t>(n);
-  }
-}
-
-// Opens a regular file and tells its size.
-int open_for_reading(const std::string& path, size_t& size) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) {
-    const ExitCode code = errno == ENOENT || errno == ENOTDIR ? ExitCode::kMissingInput
-                          : errno == EACCES                   ? ExitCode::kPermission
-                                                              : ExitCode::kIo;
-    fail(code, "'{}' cannot be opened: {}", path, std::strerror(errno));
-  }
-  struct stat status {};
-  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
-    ::close(fd);
-    fail(ExitCode::kBadData, "'{}' is no regular file", path);
-  }
-  size = static_cast<size_t>(status.st_size);
-  return fd;
-}
-
-void write_all(const FileDescriptor& file, const std::string& path, const void* data, size_t bytes) {
-  const auto* in = static_cast<const std::byte*>(data);
-  while (bytes > 0) {
-    const ssize_t n = ::write(file.get(), in, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(ExitCode::kIo, "'{}' cannot be written: {}", path, std::strerror(errno));
-    in += n;
-    bytes -= static_cast<size_t>(n);
-  }
-}
-
-// Removed at its end unless it was renamed to its target.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& target)
-      : target_(target), path_(unused_name(target)), file_(::open(path_.c_str(), kFlags, 0666)) {
-    if (!file_.valid()) fail(ExitCode::kIo, "'{}' cannot be written: {}", target, std::strerror(errno));
-  }
-  ~TemporaryFile() {
-    if (!renamed_) ::unlink(path_.c_str());
-  }
-  void write(const void* data, size_t bytes) { write_all(file_, target_, data, bytes); }
-  // A failed fsync is never retried: the kernel may have dropped the pages.
-  void commit() {
-    if (::fsync(file_.get()) != 0 || !file_.close() || ::rename(path_.c_str(), target_.c_str()) != 0) {
-      fail(ExitCode::kIo, "'{}' cannot be written: {}", target_, std::strerror(errno));
-    }
-    renamed_ = true;
-    const size_t slash = target_.rfind('/');
-    const std::string parent = slash == std::string::npos ? "." : target_.substr(0, slash + 1);
-    const FileDescriptor folder(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!folder.valid() || ::fsync(folder.get()) != 0) {
-      fail(ExitCode::kIo, "the folder of '{}' cannot be synced: {}", target_, std::strerror(errno));
-    }
-  }
-
- private:
-  static constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-  static std::string unused_name(const std::string& target) {
-    static std::atomic<int> counter{0};
-    return fmt::format("{}.tmp-{}-{}", target, ::getpid(), counter++);
-  }
-
-  const std::string& target_;
-  const std::string path_;
-  FileDescriptor file_;
-  bool renamed_ = false;
-};
 
 SafetensorsHeader layout(std::span<const NamedTensor*> tensors, const std::map<std::string, std::string>& metadata) {
   MHMOE_CHECK(tensors.size() <= SafetensorsHeader::kMaxTensors, "{} tensors are too many for a safetensors file",
@@ -149,11 +45,11 @@ SafetensorsHeader layout(std::span<const NamedTensor*> tensors, const std::map<s
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
-  size_t file_bytes = 0;
-  const FileDescriptor file(open_for_reading(path, file_bytes));
+  const InputFile file(path);
+  const size_t file_bytes = file.size();
   uint64_t header_bytes = 0;
   if (file_bytes < kLengthBytes) fail(ExitCode::kBadData, "'{}' is truncated: it has {} bytes", path, file_bytes);
-  read_exactly(file, path, &header_bytes, kLengthBytes, 0);
+  file.read(&header_bytes, kLengthBytes, 0);
   if (header_bytes > SafetensorsHeader::kMaxBytes) {
     fail(ExitCode::kBadData, "'{}' is no safetensors file: its header would take {} bytes, and {} are allowed", path,
          header_bytes, SafetensorsHeader::kMaxBytes);
@@ -163,7 +59,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
          header_bytes);
   }
   std::string text(header_bytes, '\0');
-  read_exactly(file, path, text.data(), text.size(), kLengthBytes);
+  file.read(text.data(), text.size(), kLengthBytes);
   const size_t data_offset = kLengthBytes + header_bytes;
   SafetensorsHeader header = parse_safetensors_header(path, text, file_bytes - data_offset);
   metadata_ = std::move(header.metadata);
@@ -178,7 +74,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   }
   size_t position = 0;
   for (const auto& entry : header.entries) {
-    read_exactly(file, path, bytes_.data() + position, entry.end - entry.begin, data_offset + entry.begin);
+    file.read(bytes_.data() + position, entry.end - entry.begin, data_offset + entry.begin);
     const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
     tensors_.emplace(entry.name, Tensor(bytes_.data() + position, entry.dtype, shape));
     names_.push_back(entry.name);
@@ -238,7 +134,7 @@ void write_safetensors(const std::string& path, std::span<const NamedTensor> ten
   const std::string header = format_safetensors_header(layout(order, metadata));
   MHMOE_CHECK(header.size() <= SafetensorsHeader::kMaxBytes, "'{}': a header of {} bytes is too large", path,
               header.size());
-  TemporaryFile file(path);
+  AtomicFile file(path);
   const uint64_t length = header.size();
   file.write(&length, kLengthBytes);
   file.write(header.data(), header.size());

@@ -15,7 +15,7 @@ namespace mhmoe {
 // A file read into memory and checked: header within 8 MiB, at most 65,536 tensors with names of at most 512 bytes,
 // dtypes F32, BF16, F64, I32, I64, U8, offsets sorted without holes or overlaps and equal to shape x dtype, rank at
 // most 4 (scalars have rank 0 in the file and are read as shape [1]). Anything else throws Error(kBadData) naming file
-// and tensor; a missing file Error(kMissingInput).
+// and tensor; what cannot be opened throws as InputFile.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
@@ -45,7 +45,7 @@ struct NamedTensor {
   bool scalar = false;  // of one element, written with rank 0
 };
 
-// Written to a temporary file beside `path`, synced, then renamed: `path` is whole or absent. Throws Error(kIo).
+// `path` is whole or as it was before; its folder is created. Throws as AtomicFile.
 // Tensors lie in the given order, those of wider elements first.
 void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                        const std::map<std::string, std::string>& metadata = {});

@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 
-#include "core/error.h"
+#include "core/file.h"
 
 namespace mhmoe::data {
 namespace {
@@ -22,9 +21,15 @@ bool is_corpus_file(const fs::path& path) {
 
 void add_folder(const std::string& folder, std::vector<std::string>& files) {
   const size_t before = files.size();
-  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file() && is_corpus_file(entry.path())) files.push_back(entry.path().string());
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(folder, error), end; entry != end; entry.increment(error)) {
+    if (!is_corpus_file(entry->path())) continue;
+    const std::string path = entry->path().string();
+    std::error_code unreadable;
+    if (entry->is_regular_file(unreadable)) files.push_back(path);
+    if (unreadable) fail_errno(path, "open", unreadable.value());
   }
+  if (error) fail_errno(folder, "list all that it holds", error.value());
   if (files.size() == before) fail(ExitCode::kUsage, "{}: holds no .jsonl or .txt file", folder);
   std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end());
 }
@@ -51,10 +56,11 @@ struct CorpusReader::JsonParser {
 std::vector<std::string> find_corpus_files(std::span<const std::string> inputs) {
   std::vector<std::string> files;
   for (const std::string& input : inputs) {
-    if (fs::is_directory(input)) {
+    std::error_code error;
+    const fs::file_status status = fs::status(input, error);
+    if (error) fail_errno(input, "open", error.value());
+    if (fs::is_directory(status)) {
       add_folder(input, files);
-    } else if (!fs::exists(input)) {
-      fail(ExitCode::kMissingInput, "{}: no such file or folder", input);
     } else if (!is_corpus_file(input)) {
       fail(ExitCode::kUsage, "{}: expected a .jsonl or .txt file, or a folder of them", input);
     } else {
@@ -66,7 +72,7 @@ std::vector<std::string> find_corpus_files(std::span<const std::string> inputs) 
 
 CorpusReader::CorpusReader(std::vector<std::string> files)
     : files_(std::move(files)), buffer_(kReadBuffer), json_(std::make_unique<JsonParser>()) {
-  for (const std::string& file : files_) bytes_total_ += static_cast<int64_t>(fs::file_size(file));
+  for (const std::string& file : files_) bytes_total_ += static_cast<int64_t>(InputFile(file).size());
 }
 
 CorpusReader::~CorpusReader() = default;
@@ -75,7 +81,7 @@ void CorpusReader::open(const std::string& path) {
   stream_ = std::ifstream();
   stream_.rdbuf()->pubsetbuf(buffer_.data(), static_cast<std::streamsize>(buffer_.size()));
   stream_.open(path, std::ios::binary);
-  if (!stream_) fail(ExitCode::kMissingInput, "{}: cannot open: {}", path, std::strerror(errno));
+  if (!stream_) fail_errno(path, "open", errno);
   line_number_ = 0;
 }
 
@@ -97,7 +103,7 @@ bool CorpusReader::next(std::string& text) {
 void CorpusReader::read_text_file(const std::string& path, std::string& text) {
   open(path);
   text.assign(std::istreambuf_iterator<char>(stream_), {});
-  if (stream_.bad()) fail(ExitCode::kIo, "{}: cannot read", path);
+  if (stream_.bad()) fail_errno(path, "read", errno);
   stream_.close();
   bytes_read_ += static_cast<int64_t>(text.size());
   if (!simdjson::validate_utf8(text)) {
@@ -109,7 +115,7 @@ bool CorpusReader::next_line(std::string& text) {
   const std::string& path = files_[file_];
   do {
     if (!std::getline(stream_, line_)) {
-      if (stream_.bad()) fail(ExitCode::kIo, "{}: cannot read after line {}", path, line_number_);
+      if (stream_.bad()) fail_errno(fmt::format("{}:{}", path, line_number_ + 1), "read", errno);
       return false;
     }
     ++line_number_;

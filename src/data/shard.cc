@@ -22,7 +22,8 @@ T get(const std::byte* at) {
 }
 
 MappedFile open_part(const std::string& prefix, const char* suffix) {
-  if (!std::filesystem::exists(prefix + suffix)) {
+  std::error_code unknown;  // then opening it tells why
+  if (!std::filesystem::exists(prefix + suffix, unknown) && !unknown) {
     fail(ExitCode::kMissingInput,
          "{}{}: no such file; a token shard is PREFIX.bin and PREFIX.idx, made by `mhmoe prepare`", prefix, suffix);
   }
@@ -109,12 +110,16 @@ void Shard::check_documents(int64_t offset, int64_t entries, int64_t count) cons
 
 void Shard::check_info(const Tokenizer& tokenizer) {
   const std::string path = prefix_ + ".json";
-  if (!std::filesystem::exists(path)) return;
+  std::error_code unknown;  // then opening it tells why
+  if (!std::filesystem::exists(path, unknown) && !unknown) return;
+  const InputFile file(path);
+  std::string text(file.size(), '\0');
+  file.read(text.data(), text.size(), 0);
   ShardInfo info;
   std::string_view name, hash;
   simdjson::dom::parser parser;
   simdjson::dom::element json;
-  const bool read = !parser.load(path).get(json) && !json["tokens"].get(info.tokens) &&
+  const bool read = !parser.parse(text).get(json) && !json["tokens"].get(info.tokens) &&
                     !json["documents"].get(info.documents) && !json["utf8_bytes"].get(info.utf8_bytes) &&
                     !json["vocab_size"].get(info.vocab_size) && !json["tokenizer"].get(name) &&
                     !json["tokenizer_hash"].get(hash);

@@ -2,8 +2,8 @@
 
 #include <cerrno>
 #include <cmath>
-#include <cstring>
 
+#include "core/file.h"
 #include "core/json.h"
 
 namespace mhmoe::train {
@@ -53,14 +53,14 @@ TrainRecord StepWindow::take() {
 
 MetricsFiles::TextFile MetricsFiles::open(const std::string& path) {
   TextFile out{.path = path, .file = std::unique_ptr<std::FILE, Close>(std::fopen(path.c_str(), "we"))};
-  if (!out.file) fail(ExitCode::kCannotCreate, "{}: cannot create: {}", path, std::strerror(errno));
+  if (!out.file) fail_errno(path, "create", errno, ExitCode::kCannotCreate);
   return out;
 }
 
 void MetricsFiles::write_line(TextFile& file, const std::string& line) {
   const bool written = std::fputs(line.c_str(), file.file.get()) >= 0 && std::fputc('\n', file.file.get()) != EOF &&
                        std::fflush(file.file.get()) == 0;
-  if (!written) fail(ExitCode::kIo, "{}: cannot write: {}", file.path, std::strerror(errno));
+  if (!written) fail_errno(file.path, "write", errno);
 }
 
 MetricsFiles::MetricsFiles(const std::string& folder, const std::vector<std::string>& validation_names, bool has_moe)

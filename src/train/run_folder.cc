@@ -29,7 +29,7 @@ void check_run_folder(const std::string& folder, bool overwrite) {
 void create_run_folder(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) fail(ExitCode::kCannotCreate, "{}: cannot create the run's folder: {}", folder, error.message());
+  if (error) fail_errno(folder, "create the run's folder", error.value(), ExitCode::kCannotCreate);
   for (const char* name : {kConfigFileName, kLogFileName, kModelFileName, "metrics.jsonl", "perplexity.csv"}) {
     fs::remove(fs::path(folder) / name, error);
   }

@@ -105,13 +105,6 @@ TEST_F(Safetensors, WritingReplacesAWholeFileOrLeavesItAlone) {
   std::filesystem::create_directories(folder_ / "folder" / "full");
   EXPECT_THROW(write_safetensors(path("folder"), std::vector<NamedTensor>{{"a", {&one, DType::kF32, {1}}}}), Error);
   EXPECT_EQ(files_in_folder(), 2u);
-  try {
-    write_safetensors(path("no/such/x"), std::vector<NamedTensor>{{"a", {&one, DType::kF32, {1}}}});
-    ADD_FAILURE() << "a file was written into a folder that does not exist";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::kIo);
-    EXPECT_TRUE(has(error.what(), path("no/such/x")));
-  }
 }
 
 TEST_F(Safetensors, AcceptsUnalignedDataAndAnyHeaderOrder) {
@@ -127,7 +120,7 @@ TEST_F(Safetensors, AcceptsUnalignedDataAndAnyHeaderOrder) {
 
 TEST_F(Safetensors, MissingFilesFoldersAndTruncationAreTold) {
   error_of(path("nothing"), ExitCode::kMissingInput);
-  error_of(folder_.string());
+  error_of(folder_.string(), ExitCode::kMissingInput);
   EXPECT_TRUE(has(error_of(raw("1234567")), "truncated"));
   EXPECT_TRUE(has(error_of(file("{" + kA + "}", 7)), "truncated"));
   EXPECT_TRUE(has(error_of(file("{" + kA + "}", 9)), "too long"));

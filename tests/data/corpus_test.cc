@@ -62,6 +62,12 @@ TEST_F(Corpus, WhatCannotBeReadIsRefusedByName) {
   expect_error([&] { read({folder_ / "absent.txt"}); }, {"absent.txt"});
   expect_error([&] { read({folder_ / "notes.md"}); }, {"notes.md", ".jsonl"});
   expect_error([&] { read({folder_ / "empty"}); }, {"empty", ".jsonl"});
+  expect_error([&] { read({folder_ / "notes.md/a.txt"}); }, {"notes.md/a.txt", "Not a directory"});
+  write_file(folder_ / "in/a.txt", "a");
+  std::filesystem::create_symlink("loop.txt", folder_ / "in/loop.txt");
+  expect_error([&] { read({folder_ / "in"}); }, {"in/loop.txt"});
+  std::filesystem::create_directories(folder_ / "folder.txt");
+  expect_error([&] { CorpusReader({folder_ / "folder.txt"}); }, {"folder.txt", "not a regular file"});
 }
 
 }  // namespace
