@@ -62,7 +62,7 @@ void ShardWriter::write_index() {
   int64_t pointer = 0;
   for (const int32_t size : sizes_) {
     put<int64_t>(index, pointer);
-    pointer += size * (wide_ ? 4 : 2);
+    pointer += int64_t{size} * (wide_ ? 4 : 2);
   }
   for (int64_t document = 0; document <= count; ++document) put<int64_t>(index, document);
   index.commit();
