@@ -65,8 +65,6 @@ class ValidationSet {
 
   int64_t sequences() const { return (targets_ + length_ - 1) / length_; }
   int64_t targets() const { return targets_; }
-  // All that the shard holds: targets() is less when max_targets cut it.
-  int64_t available_targets() const { return shard_.token_count() - 1; }
   // UTF-8 bytes that the scored targets stand for, EOS counting as none.
   int64_t utf8_bytes() const { return utf8_bytes_; }
 
