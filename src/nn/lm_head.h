@@ -10,7 +10,7 @@ namespace mhmoe::nn {
 class LmHead {
  public:
   // weight: [V, d], the embedding's when tied.
-  LmHead(const Parameter& weight, int64_t chunk_rows = 0);
+  explicit LmHead(const Parameter& weight, int64_t chunk_rows = 0);
 
   // losses: f32 [N] nats (0 where the target is -1), overwritten; hidden: compute dtype [N, d]; targets: i32 [N].
   void forward(Pass& pass, const Tensor& losses, const Tensor& hidden, const Tensor& targets) const;
