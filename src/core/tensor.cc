@@ -30,11 +30,15 @@ Tensor Tensor::view(std::initializer_list<int64_t> new_dims) const {
   return out;
 }
 
-Tensor Tensor::slice_rows(int64_t begin, int64_t n) const {
-  MHMOE_CHECK(begin >= 0 && n >= 0 && begin + n <= rows(), "rows [{}, {}) lie outside {}", begin, begin + n,
+Tensor Tensor::slice(int64_t begin, int64_t n) const {
+  MHMOE_CHECK(begin >= 0 && n >= 0 && begin + n <= count(), "elements [{}, {}) lie outside {}", begin, begin + n,
               describe());
-  auto* start = static_cast<std::byte*>(data) + static_cast<size_t>(begin * cols()) * size_of(dtype);
-  return Tensor(start, dtype, {n, cols()}, device);
+  auto* start = static_cast<std::byte*>(data) + static_cast<size_t>(begin) * size_of(dtype);
+  return Tensor(start, dtype, {n}, device);
+}
+
+Tensor Tensor::slice_rows(int64_t begin, int64_t n) const {
+  return slice(begin * cols(), n * cols()).view({n, cols()});
 }
 
 Tensor Tensor::select(int64_t i) const {

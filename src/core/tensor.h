@@ -14,7 +14,9 @@ namespace mhmoe {
 
 enum class DeviceKind : uint8_t { kCpu, kCuda };
 
-constexpr std::string_view to_string(DeviceKind kind) { return kind == DeviceKind::kCpu ? "cpu" : "cuda"; }
+constexpr std::string_view to_string(DeviceKind kind) {
+  return kind == DeviceKind::kCpu ? "cpu" : "cuda";
+}
 
 struct MHMOE_API Tensor {
   static constexpr int kMaxRank = 4;
@@ -50,6 +52,8 @@ struct MHMOE_API Tensor {
 
   // The same elements under another shape of equal count.
   Tensor view(std::initializer_list<int64_t> new_dims) const;
+  // Elements [begin, begin + count) in storage order, as [count].
+  Tensor slice(int64_t begin, int64_t count) const;
   // Rows [begin, begin + count) of the matrix view, as [count, cols].
   Tensor slice_rows(int64_t begin, int64_t count) const;
   // Element i of the first dimension, one rank lower.

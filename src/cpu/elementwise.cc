@@ -43,7 +43,6 @@ void cast(Context& ctx, const ops::Cast& args) {
   });
 }
 
-// The chunks depend on the count alone, and their sums are added in order.
 void add(Context& /*ctx*/, const ops::Add& args) {
   dispatch_float(args.out.dtype, [&](auto out_zero) {
     dispatch_float(args.a.dtype, [&](auto a_zero) {
@@ -62,6 +61,7 @@ void add(Context& /*ctx*/, const ops::Add& args) {
   });
 }
 
+// The chunks depend on the count alone, and their sums are added in order.
 void reduce(Context& /*ctx*/, const ops::Reduce& args) {
   const int64_t count = args.in.count();
   const int64_t chunk = std::max(kSmallestChunk, (count + kMostChunks - 1) / kMostChunks);

@@ -48,7 +48,7 @@ void Block::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& i
 void Block::backward(Pass& pass, const Saved& saved, const Tensor& grad, const Tensor& input) const {
   {
     const ArenaScope scope = pass.scope();
-    const Tensor grad_out = in_compute_dtype(pass, grad);
+    const Tensor grad_out = converted(pass, grad, pass.compute);
     // MoE layers add several gradients up and do so in f32.
     const Tensor grad_x =
         pass.allocate("norm output gradient", moe_ ? DType::kF32 : pass.compute, {input.rows(), input.cols()});
@@ -65,7 +65,7 @@ void Block::backward(Pass& pass, const Saved& saved, const Tensor& grad, const T
                                       .weight = ffn_norm_.value});
   }
   const ArenaScope scope = pass.scope();
-  const Tensor grad_middle = in_compute_dtype(pass, grad);
+  const Tensor grad_middle = converted(pass, grad, pass.compute);
   const Tensor grad_x = pass.allocate("norm output gradient", pass.compute, {input.rows(), input.cols()});
   attention_.backward(pass, saved.attention, grad_x, grad_middle, saved.attention_input);
   ops::rms_norm_backward(pass.ctx, {.grad_x = grad,

@@ -14,8 +14,8 @@ class Experts {
 
   int64_t pre_width() const { return ops::pre_activation_width(activation_, hidden_size_); }
 
-  // out: compute [R, w], overwritten; pre: compute [R, pre_width], overwritten, kept for backward; rows: compute [R,
-  // w].
+  // out: compute [R, w], overwritten; rows: compute [R, w];
+  // pre: compute [R, pre_width], overwritten, kept for backward.
   void forward(Pass& pass, const Tensor& out, const Tensor& pre, const Tensor& rows,
                const ops::RowGroups& groups) const;
 

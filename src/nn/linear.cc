@@ -44,9 +44,9 @@ void Linear::backward_input(Pass& pass, const Tensor& grad_x, const Tensor& grad
   ops::matmul(pass.ctx, {.out = grad_x, .a = grad_out, .b = weight_->value, .addend = addend});
 }
 
-Tensor in_compute_dtype(Pass& pass, const Tensor& x) {
-  if (x.dtype == pass.compute) return x;
-  const Tensor copy = pass.allocate("compute copy", pass.compute, {x.rows(), x.cols()});
+Tensor converted(Pass& pass, const Tensor& x, DType dtype) {
+  if (x.dtype == dtype) return x;
+  const Tensor copy = pass.allocate("converted copy", dtype, {x.rows(), x.cols()});
   ops::cast(pass.ctx, {.out = copy, .in = x});
   return copy;
 }

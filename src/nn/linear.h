@@ -37,7 +37,7 @@ class Linear {
   const Parameter* bias_ = nullptr;
 };
 
-// `x` in the compute dtype: itself, or a copy in the step arena.
-Tensor in_compute_dtype(Pass& pass, const Tensor& x);
+// `x` as `dtype`: itself, or a copy in the step arena.
+Tensor converted(Pass& pass, const Tensor& x, DType dtype);
 
 }  // namespace mhmoe::nn

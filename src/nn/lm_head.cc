@@ -35,8 +35,8 @@ void LmHead::forward(Pass& pass, const Tensor& losses, const Tensor& hidden, con
   const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, weight_.dims[0]});
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t n = std::min(chunk, rows - begin);
-    logits_and_losses(pass, buffer.slice_rows(0, n), losses.view({rows, 1}).slice_rows(begin, n).view({n}), {},
-                      hidden.slice_rows(begin, n), targets.view({rows, 1}).slice_rows(begin, n).view({n}), 0);
+    logits_and_losses(pass, buffer.slice_rows(0, n), losses.slice(begin, n), {}, hidden.slice_rows(begin, n),
+                      targets.slice(begin, n), 0);
   }
 }
 
@@ -52,8 +52,8 @@ void LmHead::forward_backward(Pass& pass, const Tensor& losses, const Tensor& gr
     const int64_t n = std::min(chunk, rows - begin);
     const Tensor grad_logits = grad_buffer.slice_rows(0, n);
     const Tensor x = hidden.slice_rows(begin, n);
-    logits_and_losses(pass, buffer.slice_rows(0, n), losses.view({rows, 1}).slice_rows(begin, n).view({n}), grad_logits,
-                      x, targets.view({rows, 1}).slice_rows(begin, n).view({n}), scale);
+    logits_and_losses(pass, buffer.slice_rows(0, n), losses.slice(begin, n), grad_logits, x, targets.slice(begin, n),
+                      scale);
     ops::matmul(pass.ctx, {.out = grad_weight, .a = grad_logits, .b = x, .transpose_a = true, .addend = grad_weight});
     ops::matmul(pass.ctx, {.out = grad_hidden.slice_rows(begin, n), .a = grad_logits, .b = weight_.value});
   }

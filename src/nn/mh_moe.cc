@@ -73,7 +73,7 @@ void MhMoe::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const
   }
   moe_.backward(pass, saved.moe, split(grad_z), split(grad_merged), split(saved.z), inner);
   if (head_) {
-    const Tensor grad_head = in_compute_dtype(pass, grad_z);
+    const Tensor grad_head = converted(pass, grad_z, pass.compute);
     head_->backward_parameters(pass, grad_head, x);
     head_->backward_input(pass, grad_x, grad_head);
   }

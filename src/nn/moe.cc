@@ -40,8 +40,7 @@ void Moe::observe(Pass& pass, const Saved& saved, const Tensor& balance_loss) co
 }
 
 void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend) const {
-  const Tensor& losses = pass.statistics.balance_loss;
-  const Tensor balance_loss = losses.view({losses.count(), 1}).slice_rows(moe_index_, 1).view({1});
+  const Tensor balance_loss = pass.statistics.balance_loss.slice(moe_index_, 1);
   const Tensor load = pass.statistics.load.slice_rows(moe_index_, 1).view({config_.experts});
   router_.forward(pass, saved.routing, balance_loss, z);
   assign(pass, saved, z.rows(), load);

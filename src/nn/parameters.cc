@@ -19,9 +19,7 @@ int64_t product(const std::vector<int64_t>& dims) {
 }
 
 Tensor flat_slice(const Tensor& flat, int64_t offset, const std::vector<int64_t>& dims) {
-  Tensor out(nullptr, flat.dtype, dims, flat.device);
-  out.data = static_cast<std::byte*>(flat.data) + static_cast<size_t>(offset) * size_of(flat.dtype);
-  return out;
+  return Tensor(flat.slice(offset, product(dims)).data, flat.dtype, dims, flat.device);
 }
 
 void fill(std::span<float> values, const Init& init, uint64_t seed, const std::string& name) {

@@ -20,7 +20,7 @@ struct Pass {
   int64_t batch, sequence_length;         // rows are ordered [batch, position]
   std::optional<double> capacity_factor;  // absent: dropless
   MoeStatistics statistics;
-  GradientSink* gradients = nullptr;  // backward only
+  GradientSink* gradients = nullptr;  // null: no backward follows, nothing is kept for it
   float balance_scale = 0;            // d objective / d (a layer's balance loss); backward only
 
   int64_t tokens() const { return batch * sequence_length; }

@@ -1,6 +1,6 @@
 #include "nn/router.h"
 
-#include "ops/elementwise.h"
+#include "nn/linear.h"
 #include "ops/matmul.h"
 
 namespace mhmoe::nn {
@@ -10,13 +10,6 @@ Router::Router(const MoeConfig& config, ParameterStore& parameters, const std::s
       weight_(parameters.add(ParameterKind::kRouter, prefix + ".weight", {config.experts, width},
                              Init::linear_default(width))) {}
 
-Tensor Router::in_f32(Pass& pass, const Tensor& z) const {
-  if (z.dtype == DType::kF32) return z;
-  const Tensor copy = pass.allocate("router input", DType::kF32, {z.rows(), z.cols()});
-  ops::cast(pass.ctx, {.out = copy, .in = z});
-  return copy;
-}
-
 void Router::forward(Pass& pass, Routing& routing, const Tensor& balance_loss, const Tensor& z) const {
   const int64_t rows = z.rows();
   routing.probabilities = pass.allocate("router probabilities", DType::kF32, {rows, config_.experts});
@@ -25,7 +18,9 @@ void Router::forward(Pass& pass, Routing& routing, const Tensor& balance_loss, c
   routing.share = pass.allocate("routing", DType::kF32, {config_.experts});
 
   const ArenaScope scope = pass.scope();
-  ops::matmul(pass.ctx, {.out = routing.probabilities, .a = in_f32(pass, z), .b = weight_.value, .transpose_b = true});
+  ops::matmul(
+      pass.ctx,
+      {.out = routing.probabilities, .a = converted(pass, z, DType::kF32), .b = weight_.value, .transpose_b = true});
   ops::router_forward(pass.ctx, {.probabilities = routing.probabilities,
                                  .expert_index = routing.expert_index,
                                  .gate_weight = routing.gate_weight,
@@ -48,8 +43,11 @@ void Router::backward(Pass& pass, const Routing& routing, const Tensor& grad_z, 
                                   .normalize = config_.router.normalize_top_k,
                                   .balance_scale = pass.balance_scale});
   const Tensor grad_weight = pass.gradients->gradient_of(weight_);
-  ops::matmul(pass.ctx,
-              {.out = grad_weight, .a = grad_logits, .b = in_f32(pass, z), .transpose_a = true, .addend = grad_weight});
+  ops::matmul(pass.ctx, {.out = grad_weight,
+                         .a = grad_logits,
+                         .b = converted(pass, z, DType::kF32),
+                         .transpose_a = true,
+                         .addend = grad_weight});
   ops::matmul(pass.ctx, {.out = grad_z, .a = grad_logits, .b = weight_.value, .addend = addend});
 }
 

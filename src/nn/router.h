@@ -25,8 +25,6 @@ class Router {
                 const Tensor& addend) const;
 
  private:
-  Tensor in_f32(Pass& pass, const Tensor& z) const;
-
   const MoeConfig& config_;
   const Parameter& weight_;  // [E, w]
 };

@@ -22,7 +22,8 @@ void Transformer::forward(Pass& pass, Saved& saved, const Tensor& out, const Ten
     saved.inputs[i + 1] = pass.allocate("residual stream", DType::kF32, {input.rows(), input.cols()});
     const Arena::Mark mark = pass.ctx.step().mark();
     blocks_[i].forward(pass, saved.blocks[i], saved.inputs[i + 1], saved.inputs[i]);
-    if (recompute_blocks_) pass.ctx.step().release(mark);
+    const bool needed = pass.gradients != nullptr && !recompute_blocks_;
+    if (!needed) pass.ctx.step().release(mark);
     pass.ctx.observe(saved.inputs[i + 1], "layers.{}.output", i);
   }
   saved.inv_rms = pass.allocate("norm statistics", DType::kF32, {input.rows()});
@@ -34,8 +35,8 @@ void Transformer::forward(Pass& pass, Saved& saved, const Tensor& out, const Ten
 }
 
 void Transformer::backward(Pass& pass, Saved& saved, const Tensor& grad_input, const Tensor& grad_out) const {
-  const Tensor& grad =
-      grad_input;  // the residual stream's gradient, turned in place from each block's output to its input
+  // The residual stream's gradient, turned in place from each block's output to its input.
+  const Tensor& grad = grad_input;
   pass.ctx.fill_zero(grad);
   ops::rms_norm_backward(pass.ctx, {.grad_x = grad,
                                     .grad_weight = pass.gradients->gradient_of(*norm_),

@@ -13,12 +13,6 @@ constexpr int kSumSquares = ops::kStepScalarCount;
 constexpr int kLoss = kSumSquares + 1;
 constexpr int kScalars = kLoss + 1;
 
-// Elements [begin, begin + count) of a flat vector.
-Tensor range(const Tensor& flat, int64_t begin, int64_t count) {
-  auto* data = static_cast<std::byte*>(flat.data) + static_cast<size_t>(begin) * size_of(flat.dtype);
-  return Tensor(data, flat.dtype, {count}, flat.device);
-}
-
 bool decays(const nn::Parameter& parameter, WeightDecayOn on) {
   return on == WeightDecayOn::kAll || parameter.kind != nn::ParameterKind::kVector;
 }
@@ -27,9 +21,9 @@ bool decays(const nn::Parameter& parameter, WeightDecayOn on) {
 
 StepScalars::StepScalars(Context& ctx)
     : all(ctx.state().allocate("step scalars", DType::kF32, {kScalars})),
-      update(range(all, 0, ops::kStepScalarCount)),
-      sum_squares(range(all, kSumSquares, 1)),
-      loss(range(all, kLoss, 1)) {}
+      update(all.slice(0, ops::kStepScalarCount)),
+      sum_squares(all.slice(kSumSquares, 1)),
+      loss(all.slice(kLoss, 1)) {}
 
 Optimizer::Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, double clip_norm)
     : parameters_(parameters), config_(config), clip_norm_(clip_norm) {
@@ -54,12 +48,12 @@ void Optimizer::make_segments() {
 void Optimizer::update(Context& ctx, const StepScalars& scalars, const Segment& segment) const {
   const int64_t count = segment.end - segment.begin;
   const Tensor& copy = parameters_.copy();
-  ops::adam_update(ctx, {.master = range(parameters_.master(), segment.begin, count),
-                         .moment1 = range(moment1_, segment.begin, count),
-                         .moment2 = range(moment2_, segment.begin, count),
-                         .grad = range(parameters_.gradient(), segment.begin, count),
+  ops::adam_update(ctx, {.master = parameters_.master().slice(segment.begin, count),
+                         .moment1 = moment1_.slice(segment.begin, count),
+                         .moment2 = moment2_.slice(segment.begin, count),
+                         .grad = parameters_.gradient().slice(segment.begin, count),
                          .scalars = scalars.update,
-                         .copy = copy.empty() ? Tensor() : range(copy, segment.begin, count),
+                         .copy = copy.empty() ? Tensor() : copy.slice(segment.begin, count),
                          .beta1 = static_cast<float>(config_.beta1),
                          .beta2 = static_cast<float>(config_.beta2),
                          .eps = static_cast<float>(config_.eps),

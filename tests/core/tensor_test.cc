@@ -29,10 +29,12 @@ TEST(Tensor, ViewsShareMemoryAndCheckShapes) {
   EXPECT_EQ(t.rows(), 6);
   EXPECT_EQ(t.view({12, 2}).data, t.data);
   EXPECT_EQ(t.slice_rows(2, 3).data, memory.data() + 8);
+  EXPECT_EQ(t.slice(5, 7).data, memory.data() + 5);
   EXPECT_EQ(t.select(1).data, memory.data() + 12);
   EXPECT_EQ(t.describe(), "f32[2, 3, 4]");
   EXPECT_THROW(t.view({5, 5}), Error);
   EXPECT_THROW(t.slice_rows(5, 2), Error);
+  EXPECT_THROW(t.slice(20, 5), Error);
   EXPECT_THROW(t.as<int32_t>(), Error);
 }
 

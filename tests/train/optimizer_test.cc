@@ -132,7 +132,6 @@ TEST_P(OptimizerTest, RefusedStepChangesNothingAndIsNoUpdate) {
   ctx_->fill_zero(scalars.loss);
   upload_gradients(4, 1);
   optimizer.step(*ctx_, scalars, 0.1);
-  Oracle oracle(before);
   const std::vector<double> resumed = host(&nn::Parameter::master);
   store_.initialize(*ctx_, 3);
   Optimizer fresh(*ctx_, store_, config(), GetParam().clip_norm);
