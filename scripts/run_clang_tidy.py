@@ -61,7 +61,7 @@ def main():
     args = parser.parse_args()
 
     commands = {Path(c["file"]): c["command"] for c in json.loads(Path(args.build, "compile_commands.json").read_text())}
-    files = sorted(path for path in commands if path.is_relative_to(ROOT) and path.suffix == ".cc")
+    files = sorted(p for p in commands if p.is_relative_to(ROOT) and p.suffix == ".cc" and p.exists())
     if args.since:
         changed = changed_since(args.since)
         files = [path for path in files if selected(path, changed)]
