@@ -139,6 +139,8 @@ run_ctest build/test -j "$threads" $([ $fast = no ] || echo -LE slow)
 [ $fast = no ] || skip "tests labelled slow: --fast"
 if [ $fast = no ]; then
   labels=$(printf '|%s' "${sanitized[@]#test_}")
+  # Out-of-memory paths are tested: the allocator then returns null instead of ending the program.
+  export ASAN_OPTIONS=allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
   run_ctest build/asan -j "$threads" -L "^(${labels#|})\$" -LE slow
 fi
 if [ $fast = yes ]; then
