@@ -32,7 +32,8 @@ done
 # The stamp is written last and holds what made the files: another version of the extractors makes them anew.
 version="$corpus $(cat "$0" "$here"/corpus/*.py | sha256sum | cut -d' ' -f1)"
 stamp=$output/.complete
-if [ "$(cat "$stamp" 2>/dev/null)" = "$version" ]; then
+if [ "$(cat "$stamp" 2>/dev/null)" = "$version" ] &&
+  [ -e "$output/train.jsonl" ] && [ -e "$output/validation.jsonl" ] && [ -e "$output/test.jsonl" ]; then
   echo "fetch_corpus: $output is complete"
   exit 0
 fi

@@ -51,15 +51,18 @@ cd "$folder"
 begin_phase "text" 1
 text=${QUICKSTART_TEXT:-data/en-tiny}
 if [ -z "${QUICKSTART_TEXT-}" ]; then
-  apt-cache show r-cran-janeaustenr >/dev/null 2>&1 || as_root apt-get -qq update || die "apt-get update failed: is there a network?"
-  "$root/scripts/fetch_corpus.sh" en-tiny --output data/en-tiny
+  fetch() { "$root/scripts/fetch_corpus.sh" en-tiny --output data/en-tiny; }
+  # Package lists may be absent or old; what still fails then says why.
+  fetch 2>/dev/null || { as_root apt-get -qq update || true; fetch; }
 fi
 shards=data/en-tiny
 mkdir -p "$shards"
 prepared=$(cat "$text/train.jsonl" "$text/validation.jsonl" | sha256sum)$vocabulary
-if [ "$(cat "$shards/.prepared" 2>/dev/null)" = "$prepared" ]; then
+if [ "$(cat "$shards/.prepared" 2>/dev/null)" = "$prepared" ] &&
+  [ -e "$shards/tokenizer.model" ] && [ -e "$shards/train.idx" ] && [ -e "$shards/validation.idx" ]; then
   say "already tokenised"
 else
+  rm -f "$shards/.prepared"
   "$program" prepare --input "$text/train.jsonl" --output "$shards/train" --tokenizer "$shards/tokenizer.model" \
     --train-tokenizer --vocab-size "$vocabulary"
   "$program" prepare --input "$text/validation.jsonl" --output "$shards/validation" --tokenizer "$shards/tokenizer.model"
