@@ -61,6 +61,11 @@ plan::MatchOptions match_options(const PlanOptions& options) {
   out.what = options.what == "parameters" ? plan::MatchWhat::kParameters
              : options.what == "flops"    ? plan::MatchWhat::kFlops
                                           : plan::MatchWhat::kBoth;
+  if (out.what == plan::MatchWhat::kBoth && (options.experts > 0 || options.expert_hidden_size > 0)) {
+    fail(ExitCode::kUsage,
+         "plan: --{} holds fixed what matching both looks for; add --match-what parameters, or leave it out",
+         options.experts > 0 ? "experts" : "expert-hidden-size");
+  }
   if (options.experts > 0) out.experts = options.experts;
   if (options.expert_hidden_size > 0) out.expert_hidden_size = options.expert_hidden_size;
   return out;
@@ -92,6 +97,27 @@ void run_plan(const PlanOptions& options) {
                              own && options.heads == 0 && options.top_k == 0));
 }
 
+// All of these say what --match is to find; without it they would be ignored.
+void add_match_options(CLI::App& command, CLI::Option& match, PlanOptions& options) {
+  command.add_option("--match-what", options.what, "what is to be equal")
+      ->check(CLI::IsMember({"parameters", "flops", "both"}))
+      ->capture_default_str()
+      ->needs(&match);
+  command.add_option("--heads", options.heads, "sub-tokens of a token")->check(CLI::PositiveNumber)->needs(&match);
+  command.add_option("--top-k", options.top_k, "experts of a sub-token")->check(CLI::PositiveNumber)->needs(&match);
+  auto* experts =
+      command.add_option("--experts", options.experts, "held fixed when only parameters or FLOPs are matched")
+          ->check(CLI::PositiveNumber)
+          ->needs(&match);
+  command.add_option("--expert-hidden-size", options.expert_hidden_size, "held fixed when only parameters are matched")
+      ->check(CLI::PositiveNumber)
+      ->needs(&match)
+      ->excludes(experts);
+  command
+      .add_flag("--ignore-small-terms", options.ignore_small_terms, "leave out the router and biases, as the papers do")
+      ->needs(&match);
+}
+
 }  // namespace
 
 void add_plan_command(CLI::App& app) {
@@ -104,25 +130,15 @@ void add_plan_command(CLI::App& app) {
       "         mhmoe plan configs/tiny/mhmoe_8.json --match configs/tiny/smoe_8.json");
   command->add_option("CONFIG", options->file, "the configuration, a JSON file");
   add_set_option(*command, options->overrides);
-  command->add_option("--device", options->device, "whose memory is planned")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
-      ->capture_default_str();
-  command->add_option("--match", options->match, "find experts that make the MoE layers as large as this baseline's")
-      ->type_name("BASE.json");
-  command->add_option("--match-what", options->what, "what is to be equal")
-      ->check(CLI::IsMember({"parameters", "flops", "both"}))
-      ->capture_default_str();
-  command->add_option("--heads", options->heads, "sub-tokens of a token")->check(CLI::PositiveNumber);
-  command->add_option("--top-k", options->top_k, "experts of a sub-token")->check(CLI::PositiveNumber);
-  auto* experts =
-      command->add_option("--experts", options->experts, "held fixed when only parameters or FLOPs are matched")
-          ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--expert-hidden-size", options->expert_hidden_size, "held fixed when only parameters are matched")
-      ->check(CLI::PositiveNumber)
-      ->excludes(experts);
-  command->add_flag("--ignore-small-terms", options->ignore_small_terms,
-                    "leave out the router and biases, as the papers do");
+  auto* device = command->add_option("--device", options->device, "whose memory is planned")
+                     ->check(CLI::IsMember({"cpu", "cuda"}))
+                     ->capture_default_str();
+  auto* match =
+      command
+          ->add_option("--match", options->match, "find experts that make the MoE layers as large as this baseline's")
+          ->type_name("BASE.json")
+          ->excludes(device);
+  add_match_options(*command, *match, *options);
   command->callback([options] { run_plan(*options); });
 }
 

@@ -27,6 +27,8 @@ ExitCode exit_code_of(const std::vector<std::string>& arguments) {
     run(arguments);
   } catch (const Error& error) {
     return error.code();
+  } catch (const CLI::ParseError&) {  // main() turns it into this
+    return ExitCode::kUsage;
   }
   return ExitCode::kOk;
 }
@@ -69,6 +71,29 @@ TEST(Plan, MistakesOfUseHaveTheirExitCodes) {
             ExitCode::kConfig);
   EXPECT_EQ(exit_code_of({"config"}), ExitCode::kUsage);
   EXPECT_EQ(exit_code_of({"config", kConfigs + "tiny/dense.json", "--set", "train.stepz=3"}), ExitCode::kConfig);
+}
+
+TEST(Plan, OptionsThatWouldBeIgnoredAreRefused) {
+  const std::string tiny = kConfigs + "tiny/mhmoe_8.json";
+  const std::string base = kConfigs + "tiny/smoe_8.json";
+  for (const std::vector<std::string>& option : std::vector<std::vector<std::string>>{{"--heads", "4"},
+                                                                                      {"--top-k", "2"},
+                                                                                      {"--experts", "8"},
+                                                                                      {"--expert-hidden-size", "64"},
+                                                                                      {"--ignore-small-terms"},
+                                                                                      {"--match-what", "flops"}}) {
+    std::vector<std::string> arguments{"plan", tiny};
+    arguments.insert(arguments.end(), option.begin(), option.end());
+    EXPECT_EQ(exit_code_of(arguments), ExitCode::kUsage) << option[0] << " without --match";
+  }
+  for (const char* size : {"--experts", "--expert-hidden-size"}) {
+    EXPECT_EQ(exit_code_of({"plan", tiny, "--match", base, size, "64"}), ExitCode::kUsage) << size;
+    EXPECT_EQ(exit_code_of({"plan", tiny, "--match", base, "--match-what", "parameters", size, "64"}), ExitCode::kOk);
+  }
+  EXPECT_EQ(exit_code_of({"plan", tiny, "--match", base, "--match-what", "flops", "--experts", "64"}), ExitCode::kOk);
+  EXPECT_EQ(exit_code_of({"plan", tiny, "--match", base, "--match-what", "flops", "--expert-hidden-size", "64"}),
+            ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", tiny, "--match", base, "--device", "cuda"}), ExitCode::kUsage);
 }
 
 TEST(Config, PrintsTheResolvedConfigurationAndTheSchema) {
