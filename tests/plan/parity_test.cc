@@ -87,6 +87,25 @@ TEST(Parity, ReproducesPaper1sBeta) {
   }
 }
 
+// Papers 1 and 2, one layer with two matrices, leading terms, additions counted: a sparse MoE with k = 1 and width 4d
+// costs 16 d^2 a token; paper 1's MH-MoE (h = 4, k = 1, width 4 beta h d = 15.75 d with beta = 63/64) 67 d^2, of which
+// the head and merge layers have 4.
+TEST(Parity, Paper1sLayerCosts67WhereSparseMoeCosts16) {
+  constexpr double kWidth2 = 768.0 * 768.0;
+  const ModelConfig sparse = two_matrices(32);
+  ModelConfig multi_head = with_heads(sparse, 4, 1);
+  multi_head.moe.expert_hidden_size = 12096;
+  EXPECT_EQ(12096, 4 * 4 * 768 * 63 / 64);
+  const auto per_layer = [](double model_flops) { return model_flops / 6; };
+  const train::FlopsByPart small = train::forward_flops_per_token(sparse, 2048);
+  const train::FlopsByPart large = train::forward_flops_per_token(multi_head, 2048);
+  EXPECT_DOUBLE_EQ(per_layer(small.experts + small.head_and_merge), 16 * kWidth2);
+  EXPECT_DOUBLE_EQ(per_layer(large.experts + large.head_and_merge), 67 * kWidth2);
+  EXPECT_DOUBLE_EQ(per_layer(large.head_and_merge), 4 * kWidth2);
+  EXPECT_DOUBLE_EQ(layer_cost(sparse, true).flops, 16 * kWidth2);
+  EXPECT_DOUBLE_EQ(layer_cost(multi_head, true).flops, 67 * kWidth2);
+}
+
 TEST(Parity, ExactSolutionSolvesTheEquationsWithEverythingCounted) {
   for (const bool small_terms_ignored : {false, true}) {
     for (const bool bias : {false, true}) {
