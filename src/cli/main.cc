@@ -9,7 +9,7 @@ namespace {
 
 using mhmoe::ExitCode;
 
-// A command is listed here once its file exists.
+// In the order that --help lists them.
 void add_commands(CLI::App& app) {
   mhmoe::cli::add_train_command(app);
   mhmoe::cli::add_evaluate_command(app);

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "cli/program.h"
 
 namespace mhmoe::cli {
@@ -59,11 +61,26 @@ TEST_F(Errors, ModelOfAnotherShapeIsRefusedByName) {
   EXPECT_NE(outcome.err.find("layers.2.attention_norm.weight"), std::string::npos) << outcome.err;
 }
 
+// The names that --help lists.
+std::vector<std::string> subcommands_in(const std::string& help) {
+  std::vector<std::string> names;
+  const size_t list = help.find("Subcommands:\n");
+  if (list == std::string::npos) return names;
+  for (const std::string& line : lines_of(help.substr(list))) {
+    if (line.starts_with("  ") && line.size() > 2 && line[2] != ' ')
+      names.push_back(line.substr(2, line.find(' ', 2) - 2));
+  }
+  return names;
+}
+
 TEST_F(Errors, EverySubcommandHasHelpWithAnExample) {
   const Outcome all = run("--help");
   EXPECT_EQ(all.code, 0);
-  for (const char* command : {"train", "evaluate", "prepare", "config"}) {
-    EXPECT_NE(all.out.find(command), std::string::npos);
+  const std::vector<std::string> commands = subcommands_in(all.out);
+  for (const char* known : {"train", "evaluate", "prepare", "plan", "config", "trace"}) {
+    EXPECT_NE(std::ranges::find(commands, known), commands.end()) << known;
+  }
+  for (const std::string& command : commands) {
     const Outcome help = run(fmt::format("{} --help", command));
     EXPECT_EQ(help.code, 0);
     EXPECT_NE(help.out.find(fmt::format("mhmoe {}", command)), std::string::npos) << help.out;
