@@ -46,6 +46,7 @@ TrainRecord StepWindow::take() {
   if (timed_seconds_ > 0) {
     record.tokens_per_second = static_cast<double>(timed_tokens_) / timed_seconds_;
     if (peak_) record.mfu = *record.tokens_per_second * flops_per_token_ / *peak_;
+    if (record.mfu > 1.0) record.mfu.reset();  // the peak was measured on a busy machine: no share of it means anything
   }
   *this = StepWindow(flops_per_token_, peak_);
   return record;

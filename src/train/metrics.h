@@ -20,7 +20,7 @@ struct TrainRecord {
   double learning_rate = 0;
   MoeSummary moe;
   std::optional<double> tokens_per_second;  // absent at the first step, which is left out of averages
-  std::optional<double> mfu;                // model FLOPs a second over the measured peak
+  std::optional<double> mfu;                // model FLOPs a second over the measured peak; absent above 1
 
   double perplexity() const;
 };

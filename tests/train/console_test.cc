@@ -68,5 +68,16 @@ TEST(StepWindow, AveragesLossesAndLeavesOutRefusedStepsAndTheFirstTime) {
   EXPECT_DOUBLE_EQ(*record.mfu, 0.75);
 }
 
+// The peak is measured once, perhaps while other programs held the machine.
+TEST(StepWindow, ShareOfAPeakThatAStepExceedsIsLeftOut) {
+  StepWindow window(10, 1000.0);
+  window.add(result_of(2, 4), 100, 1);
+  EXPECT_DOUBLE_EQ(window.take().mfu.value(), 1.0);
+  window.add(result_of(3, 4), 101, 1);
+  const TrainRecord record = window.take();
+  EXPECT_FALSE(record.mfu.has_value());
+  EXPECT_DOUBLE_EQ(*record.tokens_per_second, 101);
+}
+
 }  // namespace
 }  // namespace mhmoe::train
