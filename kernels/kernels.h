@@ -1,5 +1,6 @@
 // The CUDA backend's kernels: one host function an op, contracts in ops/*.h. Arguments are checked before they get
-// here; work is queued on ctx.compute_stream(), scratch comes from ctx.step().
+// here; work is queued on ctx.compute_stream(). Scratch comes from ctx.step(): NAME_scratch allocates it, for the
+// kernel and for sizing passes, which run nothing else.
 #pragma once
 
 #include "ops/kernel_table.h"
@@ -8,8 +9,10 @@ namespace mhmoe::cuda {
 
 void rms_norm_forward(Context& ctx, const ops::RmsNormForward& args);
 void rms_norm_backward(Context& ctx, const ops::RmsNormBackward& args);
+void rms_norm_backward_scratch(Context& ctx, const ops::RmsNormBackward& args);
 void rotary(Context& ctx, const ops::Rotary& args);
 void router_forward(Context& ctx, const ops::RouterForward& args);
+void router_forward_scratch(Context& ctx, const ops::RouterForward& args);
 void router_backward(Context& ctx, const ops::RouterBackward& args);
 void cast(Context& ctx, const ops::Cast& args);
 void clip_scale(Context& ctx, const ops::ClipScale& args);

@@ -91,6 +91,12 @@ __global__ void add_partials_kernel(float* total, const float* partial, int64_t 
   total[c] += sum;
 }
 
+// f32 [chunks, cols]
+Tensor allocate_partials(Context& ctx, const Tensor& x) {
+  return ctx.step().allocate("rms_norm_grad_weight_partials", DType::kF32,
+                             {block_count(x.rows(), kChunkRows), x.cols()});
+}
+
 }  // namespace
 
 void rms_norm_forward(Context& ctx, const ops::RmsNormForward& args) {
@@ -106,11 +112,15 @@ void rms_norm_forward(Context& ctx, const ops::RmsNormForward& args) {
   });
 }
 
+void rms_norm_backward_scratch(Context& ctx, const ops::RmsNormBackward& args) {
+  allocate_partials(ctx, args.x);
+}
+
 void rms_norm_backward(Context& ctx, const ops::RmsNormBackward& args) {
   const int64_t rows = args.x.rows(), cols = args.x.cols();
   const ArenaScope scope(ctx.step());
-  const int64_t chunks = block_count(rows, kChunkRows);
-  const Tensor partial = ctx.step().allocate("rms_norm_grad_weight_partials", DType::kF32, {chunks, cols});
+  const Tensor partial = allocate_partials(ctx, args.x);
+  const int64_t chunks = partial.rows();
   const unsigned column_blocks = block_count(cols, kThreads);
   dispatch_float(args.grad_y.dtype, [&](auto zero) {
     using Y = decltype(zero);

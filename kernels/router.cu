@@ -159,19 +159,37 @@ __global__ void router_backward_kernel(float* grad_logits, const float* grad_gat
   }
 }
 
+// f32 and i32 [chunks, E]
+struct BalancePartials {
+  Tensor probability, count;
+};
+
+BalancePartials allocate_partials(Context& ctx, const Sizes& sizes) {
+  const int64_t chunks = block_count(sizes.rows, kChunkRows);
+  return {ctx.step().allocate("router_probability_partials", DType::kF32, {chunks, sizes.experts}),
+          ctx.step().allocate("router_count_partials", DType::kI32, {chunks, sizes.experts})};
+}
+
+Sizes sizes_of(const ops::RouterForward& args) {
+  return {args.logits.rows(), args.logits.cols(), args.expert_index.cols()};
+}
+
 }  // namespace
 
+void router_forward_scratch(Context& ctx, const ops::RouterForward& args) {
+  allocate_partials(ctx, sizes_of(args));
+}
+
 void router_forward(Context& ctx, const ops::RouterForward& args) {
-  const Sizes sizes = {args.logits.rows(), args.logits.cols(), args.expert_index.cols()};
+  const Sizes sizes = sizes_of(args);
   launch({.grid = block_count(sizes.rows, kRowsPerBlock), .block = kThreads, .stream = stream_of(ctx)}, route_kernel,
          elements<float>(args.probabilities), elements<int32_t>(args.expert_index), elements<float>(args.gate_weight),
          elements<const float>(args.logits), sizes, args.normalize);
 
   const ArenaScope scope(ctx.step());
-  const int64_t chunks = block_count(sizes.rows, kChunkRows);
+  const auto [probability, count] = allocate_partials(ctx, sizes);
+  const int64_t chunks = probability.rows();
   const int64_t counted = args.counts == ops::BalanceCounts::kFirstChoice ? 1 : sizes.top_k;
-  const Tensor probability = ctx.step().allocate("router_probability_partials", DType::kF32, {chunks, sizes.experts});
-  const Tensor count = ctx.step().allocate("router_count_partials", DType::kI32, {chunks, sizes.experts});
   launch({.grid = dim3(block_count(sizes.experts, kThreads), static_cast<unsigned>(chunks)),
           .block = kThreads,
           .stream = stream_of(ctx)},

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/common_options.h"
+#include "core/log.h"
 #include "cpu/backend.h"
 #include "data/tokenizer.h"
 #include "plan/report.h"
@@ -51,8 +52,14 @@ void show_plan(const PlanOptions& options, const train::RunConfig& config) {
   const DeviceKind device = options.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
   const DType compute =
       train::compute_dtype(config.train.precision, device == DeviceKind::kCuda || cpu::backend().prefers_bf16());
+  const Backend* backend = find_backend(options.device, cpu::backend());
+  const ops::KernelTable* kernels = backend == nullptr ? nullptr : &backend->kernels;
   print(plan::describe_model(config));
-  print(plan::describe_memory(config, train::measure_memory(config, device, compute), device, compute));
+  print(plan::describe_memory(config, train::measure_memory(config, device, kernels, compute), device, compute));
+  if (kernels == nullptr) {
+    log::warning("no {} module beside the program: what its kernels take for themselves is not counted",
+                 options.device);
+  }
 }
 
 plan::MatchOptions match_options(const PlanOptions& options) {

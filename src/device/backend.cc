@@ -22,31 +22,38 @@ const Backend& load_module(const std::filesystem::path& path) {
   return *entry();
 }
 
-ChosenBackend require_module(std::string_view name) {
-  const auto path = module_path(name);
-  if (!std::filesystem::exists(path)) {
-    fail(ExitCode::kDevice, "--device {}: no module at {}; build it, or use --device cpu", name, path.string());
+ChosenBackend require_module(std::string_view name, const Backend& cpu) {
+  const Backend* backend = find_backend(name, cpu);
+  if (backend == nullptr) {
+    fail(ExitCode::kDevice, "--device {}: no module at {}; build it, or use --device cpu", name,
+         module_path(name).string());
   }
-  const Backend& backend = load_module(path);
-  if (const char* reason = backend.unusable_reason()) {
+  if (const char* reason = backend->unusable_reason()) {
     fail(ExitCode::kDevice, "--device {}: no usable device: {}; use --device cpu", name, reason);
   }
-  return {&backend, fmt::format("{}, as asked", name)};
+  return {backend, fmt::format("{}, as asked", name)};
 }
 
 }  // namespace
 
+const Backend* find_backend(std::string_view name, const Backend& cpu) {
+  if (name == "cpu") return &cpu;
+  const auto path = module_path(name);
+  return std::filesystem::exists(path) ? &load_module(path) : nullptr;
+}
+
 ChosenBackend open_backend(std::string_view device, const Backend& cpu) {
   if (device == "cpu") return {&cpu, "cpu, as asked"};
-  if (device == "cuda" || device == "emulated") return require_module(device);
+  if (device == "cuda" || device == "emulated") return require_module(device, cpu);
   if (device != "auto") {
     fail(ExitCode::kUsage, "--device {}: unknown device; allowed: auto, cpu, cuda, emulated", device);
   }
-  const auto path = module_path("cuda");
-  if (!std::filesystem::exists(path)) return {&cpu, "cpu: no CUDA module beside the program"};
-  const Backend& cuda = load_module(path);
-  if (const char* reason = cuda.unusable_reason()) return {&cpu, fmt::format("cpu: no usable CUDA device: {}", reason)};
-  return {&cuda, "cuda: its module is there and a device answers"};
+  const Backend* cuda = find_backend("cuda", cpu);
+  if (cuda == nullptr) return {&cpu, "cpu: no CUDA module beside the program"};
+  if (const char* reason = cuda->unusable_reason()) {
+    return {&cpu, fmt::format("cpu: no usable CUDA device: {}", reason)};
+  }
+  return {cuda, "cuda: its module is there and a device answers"};
 }
 
 }  // namespace mhmoe

@@ -30,6 +30,10 @@ struct ChosenBackend {
   std::string reason;  // which and why, for the log
 };
 
+// The backend "cpu", "cuda" or "emulated", also where its device does not answer, which planning does not need. Null
+// where its module is not beside the program.
+MHMOE_API const Backend* find_backend(std::string_view name, const Backend& cpu);
+
 // device: "auto", "cpu", "cuda" or "emulated". Modules lie beside the executable (libmhmoe_cuda.so,
 // libmhmoe_emulated.so) and are loaded only when asked for; auto takes CUDA if its module is there and a device
 // answers, else `cpu`. Throws Error(kDevice) when the device asked for cannot be had, Error(kUsage) for another name.

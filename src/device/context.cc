@@ -7,19 +7,15 @@ namespace mhmoe {
 TensorObserver::~TensorObserver() = default;
 Communicator::~Communicator() = default;
 
-Context::Context(std::unique_ptr<MemorySource> memory, const ops::KernelTable* kernels, std::string name)
+Context::Context(std::unique_ptr<MemorySource> memory, const ops::KernelTable* kernels, std::string name, bool sizing)
     : memory_(std::move(memory)),
       kernels_(kernels),
       name_(std::move(name)),
+      sizing_(sizing),
       state_(*memory_, "state"),
       step_(*memory_, "step") {}
 
 Context::~Context() = default;
-
-const ops::KernelTable& Context::kernels() const {
-  MHMOE_CHECK(kernels_ != nullptr, "a sizing pass has no kernels");
-  return *kernels_;
-}
 
 void Context::upload(const Tensor& dst, const void* src) {
   if (!sizing() && dst.count() > 0) do_upload(dst, src);
@@ -59,7 +55,8 @@ class FakeMemory final : public MemorySource {
 
 class SizingContext final : public Context {
  public:
-  explicit SizingContext(DeviceKind kind) : Context(std::make_unique<FakeMemory>(kind), nullptr, "sizing") {
+  SizingContext(DeviceKind kind, const ops::KernelTable* kernels)
+      : Context(std::make_unique<FakeMemory>(kind), kernels, "sizing", true) {
     state().record_peak(true);
     step().record_peak(true);
   }
@@ -74,6 +71,8 @@ class SizingContext final : public Context {
 
 }  // namespace
 
-std::unique_ptr<Context> make_sizing_context(DeviceKind kind) { return std::make_unique<SizingContext>(kind); }
+std::unique_ptr<Context> make_sizing_context(DeviceKind kind, const ops::KernelTable* kernels) {
+  return std::make_unique<SizingContext>(kind, kernels);
+}
 
 }  // namespace mhmoe

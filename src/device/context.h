@@ -35,9 +35,10 @@ class MHMOE_API Context {
   Arena& state() { return state_; }
   Arena& step() { return step_; }
 
-  // In a sizing pass ops check shapes, arenas count bytes, and nothing is computed or copied.
-  bool sizing() const { return kernels_ == nullptr; }
-  const ops::KernelTable& kernels() const;
+  // In a sizing pass ops check shapes, arenas count bytes (kernels' scratch too), and nothing is computed or copied.
+  bool sizing() const { return sizing_; }
+  // Null only in a sizing pass that counts no kernels' scratch.
+  const ops::KernelTable* kernels() const { return kernels_; }
 
   // Host <-> device, of src.bytes() or dst.bytes(); both return when the host memory may be reused or read.
   void upload(const Tensor& dst, const void* src);
@@ -57,8 +58,7 @@ class MHMOE_API Context {
   }
 
  protected:
-  // kernels: null for a sizing pass.
-  Context(std::unique_ptr<MemorySource> memory, const ops::KernelTable* kernels, std::string name);
+  Context(std::unique_ptr<MemorySource> memory, const ops::KernelTable* kernels, std::string name, bool sizing = false);
 
   virtual void do_upload(const Tensor& dst, const void* src) = 0;
   virtual void do_download(void* dst, const Tensor& src) = 0;
@@ -69,12 +69,14 @@ class MHMOE_API Context {
   std::unique_ptr<MemorySource> memory_;
   const ops::KernelTable* kernels_;
   std::string name_;
+  bool sizing_;
   Arena state_;
   Arena step_;
   TensorObserver* observer_ = nullptr;
 };
 
-// A context whose ops compute nothing: run the same code once to learn what its arenas need.
-std::unique_ptr<Context> MHMOE_API make_sizing_context(DeviceKind kind);
+// A context whose ops compute nothing: run the same code once to learn what its arenas need. kernels: the backend's,
+// whose scratch is counted; null where no backend is meant.
+std::unique_ptr<Context> MHMOE_API make_sizing_context(DeviceKind kind, const ops::KernelTable* kernels);
 
 }  // namespace mhmoe

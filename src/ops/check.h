@@ -32,7 +32,13 @@ class Argument {
 
 template <class Args>
 void run(Context& ctx, Required<Args> KernelTable::*kernel, const Args& args) {
-  if (!ctx.sizing()) (ctx.kernels().*kernel)(ctx, args);
+  if (ctx.kernels() == nullptr) return;
+  const Required<Args>& required = ctx.kernels()->*kernel;
+  if (ctx.sizing()) {
+    required.count_scratch(ctx, args);
+  } else {
+    required(ctx, args);
+  }
 }
 
 }  // namespace mhmoe::ops

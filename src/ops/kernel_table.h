@@ -1,4 +1,5 @@
-// The list of kernels a backend must supply: one entry an op, without a default, so that a missing one does not compile.
+// The list of kernels a backend must supply: one entry an op, without a default, so that a missing one does not
+// compile.
 #pragma once
 
 #include "ops/activation.h"
@@ -16,17 +17,23 @@
 
 namespace mhmoe::ops {
 
-// A function that computes one op on checked arguments.
+// A function that computes one op on checked arguments; and, where it takes scratch from ctx.step(), one that makes the
+// same allocations and nothing else, so that a sizing pass counts them.
 template <class Args>
 class Required {
  public:
   using Function = void (*)(Context&, const Args&);
   Required() = delete;
-  constexpr Required(Function function) : function_(function) {}  // NOLINT(google-explicit-constructor)
-  void operator()(Context& ctx, const Args& args) const { function_(ctx, args); }
+  constexpr Required(Function compute, Function scratch = nullptr)  // NOLINT(google-explicit-constructor)
+      : compute_(compute), scratch_(scratch) {}
+  void operator()(Context& ctx, const Args& args) const { compute_(ctx, args); }
+  void count_scratch(Context& ctx, const Args& args) const {
+    const ArenaScope scope(ctx.step());
+    if (scratch_ != nullptr) scratch_(ctx, args);
+  }
 
  private:
-  Function function_;
+  Function compute_, scratch_;
 };
 
 struct KernelTable {

@@ -5,8 +5,8 @@
 
 namespace mhmoe::train {
 
-MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, DType compute) {
-  const std::unique_ptr<Context> ctx = make_sizing_context(device);
+MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops::KernelTable* kernels, DType compute) {
+  const std::unique_ptr<Context> ctx = make_sizing_context(device, kernels);
   Trainer trainer(*ctx, config, compute);
   trainer.step(HostBatch(trainer.batch_sequences(), config.data.sequence_length));
   const HostBatch sequences(config.train.micro_batch_sequences, config.data.sequence_length);

@@ -18,8 +18,8 @@ struct MemoryNeed {
 };
 
 // A sizing pass over the model's setup, one training step and one validation micro-batch of each kind.
-// config.model.vocab_size must be filled in.
-MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, DType compute);
+// config.model.vocab_size must be filled in. kernels: the backend's; null leaves out their scratch.
+MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops::KernelTable* kernels, DType compute);
 
 // Makes the arenas of ctx that large, so that the steps allocate nothing. Before anything is allocated in them.
 void reserve_memory(Context& ctx, const MemoryNeed& need);

@@ -106,7 +106,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
 
 std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend) const {
   std::unique_ptr<Context> ctx = backend.create_context(0);
-  reserve_memory(*ctx, measure_memory(config_, backend.kind, compute_));
+  reserve_memory(*ctx, measure_memory(config_, backend.kind, &backend.kernels, compute_));
   return ctx;
 }
 

@@ -39,7 +39,7 @@ TEST(Tensor, ViewsShareMemoryAndCheckShapes) {
 }
 
 TEST(Arena, ScopesGiveMemoryBackAndNewBlocksMoveNothing) {
-  const auto ctx = make_sizing_context(DeviceKind::kCpu);
+  const auto ctx = make_sizing_context(DeviceKind::kCpu, nullptr);
   Arena& arena = ctx->step();
   const Tensor kept = arena.allocate("kept", DType::kF32, {1 << 18});
   void* second = nullptr;

@@ -172,7 +172,7 @@ Peak step_peak(int64_t experts, int64_t heads, int64_t width) {
   config.moe.experts = experts;
   config.moe.heads = heads;
   config.moe.expert_hidden_size = width;
-  const auto ctx = make_sizing_context(DeviceKind::kCpu);
+  const auto ctx = make_sizing_context(DeviceKind::kCpu, &cpu::backend().kernels);
   train::CausalLm model(config, false);
   model.parameters().allocate(*ctx, DType::kF32);
   const auto ids = ctx->state().allocate("ids", DType::kI32, {4, kRows / 4});

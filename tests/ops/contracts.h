@@ -30,7 +30,7 @@ struct Field {
 
 class Contracts : public testing::Test {
  protected:
-  Contracts() : ctx_(make_sizing_context(DeviceKind::kCpu)) {}
+  Contracts() : ctx_(make_sizing_context(DeviceKind::kCpu, nullptr)) {}
 
   Tensor f32(std::initializer_list<int64_t> dims) { return ctx_->step().allocate("f32", DType::kF32, dims); }
   Tensor bf16(std::initializer_list<int64_t> dims) { return ctx_->step().allocate("bf16", DType::kBF16, dims); }

@@ -51,7 +51,7 @@ TEST(Memory, PlanIsWhatIsReallyAllocated) {
   int variant = 0;
   for (const train::RunConfig& config : variants()) {
     for (const DType compute : {DType::kF32, DType::kBF16}) {
-      const train::MemoryNeed need = train::measure_memory(config, DeviceKind::kCpu, compute);
+      const train::MemoryNeed need = train::measure_memory(config, DeviceKind::kCpu, &cpu::backend().kernels, compute);
       const auto ctx = cpu::backend().create_context(0);
       train::reserve_memory(*ctx, need);
       train::Trainer trainer(*ctx, config, compute);
@@ -65,7 +65,8 @@ TEST(Memory, PlanIsWhatIsReallyAllocated) {
 }
 
 TEST(Memory, CategoriesAddUp) {
-  const train::MemoryNeed need = train::measure_memory(small_run(), DeviceKind::kCpu, DType::kF32);
+  const train::MemoryNeed need =
+      train::measure_memory(small_run(), DeviceKind::kCpu, &cpu::backend().kernels, DType::kF32);
   size_t state = 0, step = 0;
   for (const auto& [name, bytes] : need.state_by_name) state += bytes;
   for (const auto& [name, bytes] : need.step_by_name) step += bytes;
@@ -80,7 +81,8 @@ TEST(Memory, ActivationsDoNotGrowWithTheNumberOfExperts) {
   few.model.moe.capacity_factor = many.model.moe.capacity_factor = std::nullopt;
   many.model.moe.experts = 40;
   const auto activations = [](const train::RunConfig& config) {
-    const train::MemoryNeed need = train::measure_memory(config, DeviceKind::kCpu, DType::kF32);
+    const train::MemoryNeed need =
+        train::measure_memory(config, DeviceKind::kCpu, &cpu::backend().kernels, DType::kF32);
     size_t bytes = 0;
     for (const auto& [name, size] : need.step_by_name)
       bytes += name.find("expert ") == 0 && name != "expert load" ? size : 0;

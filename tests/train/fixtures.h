@@ -73,7 +73,8 @@ class ThreadCount {
 // A trainer on a CPU context of its own, with its memory reserved as a run does.
 struct CpuTrainer {
   explicit CpuTrainer(RunConfig run_config, DType compute = DType::kF32)
-      : config(std::move(run_config)), need(measure_memory(config, DeviceKind::kCpu, compute)) {
+      : config(std::move(run_config)),
+        need(measure_memory(config, DeviceKind::kCpu, &cpu::backend().kernels, compute)) {
     ctx = cpu::backend().create_context(0);
     reserve_memory(*ctx, need);
     trainer = std::make_unique<Trainer>(*ctx, config, compute);

@@ -174,7 +174,7 @@ TEST_F(TrainerTest, SizingPassKnowsExactlyWhatStepsTake) {
     EXPECT_EQ(run.ctx->step().used_bytes(), 0U);
     EXPECT_EQ(run.ctx->state().peak_bytes(), run.need.state_bytes);
     EXPECT_LE(run.ctx->step().peak_bytes(), run.need.step_bytes);
-    const std::unique_ptr<Context> sizing = make_sizing_context(DeviceKind::kCpu);
+    const std::unique_ptr<Context> sizing = make_sizing_context(DeviceKind::kCpu, &cpu::backend().kernels);
     Trainer sized(*sizing, config, DType::kF32);
     sized.step(random_batch(config, 0));
     EXPECT_EQ(run.ctx->step().peak_bytes(), sizing->step().peak_bytes());

@@ -1,0 +1,77 @@
+// What kernels take from the step arena for themselves is counted by a sizing pass over the same ops: every op with a
+// kernel, at row counts on both sides of a chunk.
+#include <algorithm>
+
+#include "emulator/emulated_test.h"
+
+namespace mhmoe {
+namespace {
+
+constexpr int64_t kRowCounts[] = {0, 1, 128, 129, 1000};
+
+class Sizing : public test::EmulatedTest {
+ protected:
+  // Runs `op` on the emulated device and in a sizing pass; it takes its arguments from the context's step arena.
+  // Returns the peak by names.
+  template <class Op>
+  auto expect_equal_peaks(Op&& op) {
+    const Backend& backend = *open_backend("emulated", cpu::backend()).backend;
+    const auto real = backend.create_context(0), sizing = make_sizing_context(backend.kind, &backend.kernels);
+    op(*real);
+    op(*sizing);
+    EXPECT_EQ(sizing->step().peak_bytes(), real->step().peak_bytes());
+    EXPECT_EQ(sizing->step().used_bytes(), real->step().used_bytes());
+    return sizing->step().peak_by_name();
+  }
+};
+
+Tensor zeros(Context& ctx, DType dtype, std::initializer_list<int64_t> dims) {
+  const Tensor tensor = ctx.step().allocate("argument", dtype, dims);
+  ctx.fill_zero(tensor);
+  return tensor;
+}
+Tensor f32(Context& ctx, std::initializer_list<int64_t> dims) {
+  return zeros(ctx, DType::kF32, dims);
+}
+
+TEST_F(Sizing, KnowsWhatRmsNormTakes) {
+  for (const int64_t rows : kRowCounts) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      const Tensor x = f32(ctx, {rows, 33}), y = f32(ctx, {rows, 33}), inv_rms = f32(ctx, {rows});
+      const Tensor weight = f32(ctx, {33}), grad_weight = f32(ctx, {33});
+      ops::rms_norm_forward(ctx, {y, inv_rms, x, weight, 1e-5f});
+      ops::rms_norm_backward(ctx, {x, grad_weight, y, x, inv_rms, weight});
+    });
+    EXPECT_EQ(by_name.contains("rms_norm_grad_weight_partials"), rows > 0);
+  }
+}
+
+TEST_F(Sizing, KnowsWhatTheRouterTakes) {
+  for (const int64_t rows : kRowCounts) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      const Tensor logits = f32(ctx, {rows, 7}), gates = f32(ctx, {rows, 2}), share = f32(ctx, {7});
+      const Tensor index = zeros(ctx, DType::kI32, {rows, 2}), loss = f32(ctx, {1});
+      ops::router_forward(ctx, {logits, index, gates, share, loss, logits, true, ops::BalanceCounts::kFirstChoice});
+      ops::router_backward(ctx, {logits, gates, logits, index, share, true, 1});
+    });
+    EXPECT_EQ(by_name.contains("router_count_partials"), rows > 0);
+  }
+}
+
+TEST_F(Sizing, KnowsThatTheOtherOpsTakeNothing) {
+  for (const int64_t rows : kRowCounts) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      const Tensor x = f32(ctx, {rows, 8}), bf16 = zeros(ctx, DType::kBF16, {rows, 8});
+      const Tensor scalars = f32(ctx, {ops::kStepScalarCount}), one = f32(ctx, {1});
+      const Tensor flat = f32(ctx, {rows}), copy = zeros(ctx, DType::kBF16, {rows});
+      ops::rotary(ctx, {f32(ctx, {rows, 24}), std::max<int64_t>(rows, 1), 2, 1e4f});
+      ops::cast(ctx, {.out = bf16, .in = x});
+      ops::clip_scale(ctx, {scalars, one, one, 1});
+      ops::adam_update(ctx, {flat, flat, flat, flat, scalars, copy, 0.9f, 0.99f, 1e-8f, 0.1f});
+    });
+    EXPECT_EQ(by_name.size(), 1u);
+  }
+}
+
+}  // namespace
+}  // namespace mhmoe
