@@ -19,7 +19,8 @@ void add_set_option(CLI::App& command, std::vector<std::string>& overrides);
 // --device and --threads.
 void add_device_options(CLI::App& command, DeviceOptions& options);
 
-// Sets the number of threads, chooses the backend, and says in the log which and why.
+// Sets the number of threads, chooses the backend, and says in the log which and why. Throws Error(kDevice) also for a
+// backend that lacks kernels.
 const Backend& open_device(const DeviceOptions& options);
 
 }  // namespace mhmoe::cli

@@ -49,6 +49,7 @@ void print(const std::string& text) {
 }
 
 void show_plan(const PlanOptions& options, const train::RunConfig& config) {
+  open_backend("cpu", cpu::backend());  // throws if this CPU runs none of ours
   const DeviceKind device = options.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
   const DType compute =
       train::compute_dtype(config.train.precision, device == DeviceKind::kCuda || cpu::backend().prefers_bf16());

@@ -3,6 +3,7 @@
 #include "cpu/context.h"
 #include "cpu/kernels.h"
 #include "cpu/product.h"
+#include "cpu/requirements.h"
 #include "device/self_communicator.h"
 
 namespace mhmoe::cpu {
@@ -45,7 +46,8 @@ const Backend& backend() {
       .kernels = kKernels,
       .create_context = [](int /*ordinal*/) { return create_context(kKernels); },
       .create_communicator = [] { return make_self_communicator(); },
-      .unusable_reason = []() -> const char* { return nullptr; },
+      .unusable_reason = unusable_reason,
+      .incomplete_reason = []() -> const char* { return nullptr; },
       .prefers_bf16 = [] { return native_bf16(); },
   };
   return kBackend;

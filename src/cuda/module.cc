@@ -1,5 +1,9 @@
 // What libmhmoe_cuda.so shows to the program: one entry point; and the list of its kernels.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "cuda/context.h"
 #include "cuda/identity.h"
@@ -18,42 +22,63 @@ struct Name {
 };
 
 template <class Args, Name kName>
-void not_built(Context& /*ctx*/, const Args& /*args*/) {
+void throw_not_built(Context& /*ctx*/, const Args& /*args*/) {
   fail(ExitCode::kDevice, "[{}] has no CUDA kernel yet; use --device cpu", kName.value);
 }
 
-constexpr ops::KernelTable kKernels = {
-    .embedding_forward = not_built<ops::EmbeddingForward, "embedding_forward">,
-    .embedding_backward = not_built<ops::EmbeddingBackward, "embedding_backward">,
-    .rms_norm_forward = rms_norm_forward,
-    .rms_norm_backward = {rms_norm_backward, rms_norm_backward_scratch},
-    .matmul = not_built<ops::Matmul, "matmul">,
-    .bias_backward = not_built<ops::BiasBackward, "bias_backward">,
-    .rotary = rotary,
-    .attention_forward = not_built<ops::AttentionForward, "attention_forward">,
-    .attention_backward = not_built<ops::AttentionBackward, "attention_backward">,
-    .activation_forward = not_built<ops::ActivationForward, "activation_forward">,
-    .activation_backward = not_built<ops::ActivationBackward, "activation_backward">,
-    .router_forward = {router_forward, router_forward_scratch},
-    .router_backward = router_backward,
-    .assign_slots = not_built<ops::AssignSlots, "assign_slots">,
-    .gather_rows = not_built<ops::GatherRows, "gather_rows">,
-    .combine_rows = not_built<ops::CombineRows, "combine_rows">,
-    .grouped_matmul = not_built<ops::GroupedMatmul, "grouped_matmul">,
-    .grouped_weight_grad = not_built<ops::GroupedWeightGrad, "grouped_weight_grad">,
-    .grouped_bias_backward = not_built<ops::GroupedBiasBackward, "grouped_bias_backward">,
-    .cross_entropy = not_built<ops::CrossEntropy, "cross_entropy">,
-    .cast = cast,
-    .add = not_built<ops::Add, "add">,
-    .reduce = not_built<ops::Reduce, "reduce">,
-    .clip_scale = clip_scale,
-    .adam_update = adam_update,
+// The table, and the names of its ops that have no kernel.
+struct Kernels {
+  template <class Args, Name kName>
+  ops::Required<Args> not_built() {
+    missing.emplace_back(kName.value);
+    return throw_not_built<Args, kName>;
+  }
+
+  std::vector<std::string> missing;  // before the table, which fills it
+  ops::KernelTable table = {
+      .embedding_forward = not_built<ops::EmbeddingForward, "embedding_forward">(),
+      .embedding_backward = not_built<ops::EmbeddingBackward, "embedding_backward">(),
+      .rms_norm_forward = rms_norm_forward,
+      .rms_norm_backward = {rms_norm_backward, rms_norm_backward_scratch},
+      .matmul = not_built<ops::Matmul, "matmul">(),
+      .bias_backward = not_built<ops::BiasBackward, "bias_backward">(),
+      .rotary = rotary,
+      .attention_forward = not_built<ops::AttentionForward, "attention_forward">(),
+      .attention_backward = not_built<ops::AttentionBackward, "attention_backward">(),
+      .activation_forward = not_built<ops::ActivationForward, "activation_forward">(),
+      .activation_backward = not_built<ops::ActivationBackward, "activation_backward">(),
+      .router_forward = {router_forward, router_forward_scratch},
+      .router_backward = router_backward,
+      .assign_slots = not_built<ops::AssignSlots, "assign_slots">(),
+      .gather_rows = not_built<ops::GatherRows, "gather_rows">(),
+      .combine_rows = not_built<ops::CombineRows, "combine_rows">(),
+      .grouped_matmul = not_built<ops::GroupedMatmul, "grouped_matmul">(),
+      .grouped_weight_grad = not_built<ops::GroupedWeightGrad, "grouped_weight_grad">(),
+      .grouped_bias_backward = not_built<ops::GroupedBiasBackward, "grouped_bias_backward">(),
+      .cross_entropy = not_built<ops::CrossEntropy, "cross_entropy">(),
+      .cast = cast,
+      .add = not_built<ops::Add, "add">(),
+      .reduce = not_built<ops::Reduce, "reduce">(),
+      .clip_scale = clip_scale,
+      .adam_update = adam_update,
+  };
 };
+
+const Kernels& kernels() {
+  static const Kernels kernels;
+  return kernels;
+}
+
+const char* incomplete_reason() {
+  static const std::string reason = fmt::format("this version's CUDA backend lacks kernels for {} ops: {}",
+                                                kernels().missing.size(), fmt::join(kernels().missing, ", "));
+  return kernels().missing.empty() ? nullptr : reason.c_str();
+}
 
 }  // namespace
 
 const ops::KernelTable& kernel_table() {
-  return kKernels;
+  return kernels().table;
 }
 
 }  // namespace mhmoe::cuda
@@ -66,6 +91,7 @@ extern "C" MHMOE_API const mhmoe::Backend* mhmoe_backend_entry() {
       .create_context = mhmoe::cuda::create_context,
       .create_communicator = mhmoe::make_self_communicator,
       .unusable_reason = mhmoe::cuda::unusable_reason,
+      .incomplete_reason = mhmoe::cuda::incomplete_reason,
       .prefers_bf16 = mhmoe::cuda::prefers_bf16,
   };
   return &backend;

@@ -22,6 +22,11 @@ const Backend& load_module(const std::filesystem::path& path) {
   return *entry();
 }
 
+ChosenBackend use_cpu(const Backend& cpu, std::string reason) {
+  if (const char* unusable = cpu.unusable_reason()) fail(ExitCode::kDevice, "--device cpu: {}", unusable);
+  return {&cpu, std::move(reason)};
+}
+
 ChosenBackend require_module(std::string_view name, const Backend& cpu) {
   const Backend* backend = find_backend(name, cpu);
   if (backend == nullptr) {
@@ -43,16 +48,20 @@ const Backend* find_backend(std::string_view name, const Backend& cpu) {
 }
 
 ChosenBackend open_backend(std::string_view device, const Backend& cpu) {
-  if (device == "cpu") return {&cpu, "cpu, as asked"};
+  if (device == "cpu") return use_cpu(cpu, "cpu, as asked");
   if (device == "cuda" || device == "emulated") return require_module(device, cpu);
   if (device != "auto") {
     fail(ExitCode::kUsage, "--device {}: unknown device; allowed: auto, cpu, cuda, emulated", device);
   }
-  const Backend* cuda = find_backend("cuda", cpu);
-  if (cuda == nullptr) return {&cpu, "cpu: no CUDA module beside the program"};
+  return choose_backend(find_backend("cuda", cpu), cpu);
+}
+
+ChosenBackend choose_backend(const Backend* cuda, const Backend& cpu) {
+  if (cuda == nullptr) return use_cpu(cpu, "cpu: no CUDA module beside the program");
   if (const char* reason = cuda->unusable_reason()) {
-    return {&cpu, fmt::format("cpu: no usable CUDA device: {}", reason)};
+    return use_cpu(cpu, fmt::format("cpu: no usable CUDA device: {}", reason));
   }
+  if (const char* reason = cuda->incomplete_reason()) return use_cpu(cpu, fmt::format("cpu: {}", reason));
   return {cuda, "cuda: its module is there and a device answers"};
 }
 
