@@ -50,15 +50,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   }
 }
 
-cudaError_t cudaMalloc(void** data, size_t bytes) {
-  if (posix_memalign(data, kAlignment, bytes > 0 ? bytes : 1) != 0) return cudaErrorMemoryAllocation;
-  std::memset(*data, kPoison, bytes);
-  return cudaSuccess;
-}
-cudaError_t cudaFree(void* data) {
-  std::free(data);
-  return cudaSuccess;
-}
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
   *available = *total = 0;
   if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
@@ -70,6 +61,19 @@ cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
     }
     std::fclose(file);
   }
+  return cudaSuccess;
+}
+// More than the machine has is refused here: a sanitizer's allocator would end the program.
+cudaError_t cudaMalloc(void** data, size_t bytes) {
+  size_t available = 0, total = 0;
+  cudaMemGetInfo(&available, &total);
+  if (bytes > total) return cudaErrorMemoryAllocation;
+  if (posix_memalign(data, kAlignment, bytes > 0 ? bytes : 1) != 0) return cudaErrorMemoryAllocation;
+  std::memset(*data, kPoison, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* data) {
+  std::free(data);
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind /*kind*/,
