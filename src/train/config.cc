@@ -13,9 +13,6 @@ namespace fs = std::filesystem;
 using json::Kind;
 using json::Value;
 
-// --- Files
-// ------------------------------------------------------------------------------------------------------------
-
 // `over` wins; objects merge key by key, anything else is replaced. Comments and extends stay behind in `over`.
 void merge(Value& base, Value over) {
   for (Value& member : over.items) {
@@ -72,9 +69,6 @@ Value read_with_bases(const std::string& path, std::vector<std::string>& chain) 
   return base;
 }
 
-// --- Overrides
-// --------------------------------------------------------------------------------------------------------
-
 void set_source(Value& value, const std::shared_ptr<const std::string>& source) {
   value.file = source;
   value.line = 0;
@@ -101,11 +95,12 @@ void apply_override(Value& tree, const std::string& text) {
     const size_t dot = std::min(path.find('.', begin), path.size());
     const std::string name = path.substr(begin, dot - begin);
     if (at->kind != Kind::kObject) fail(ExitCode::kConfig, "{}: {}: not an object", *source, path.substr(0, begin - 1));
-    const bool last = dot == path.size();
     Value* next = at->find(name);
-    if (!next) next = &at->add(name, Value::object());
-    set_source(*next, source);
-    if (last) {
+    if (!next) {
+      next = &at->add(name, Value::object());
+      set_source(*next, source);
+    }
+    if (dot == path.size()) {
       value.key = name;
       *next = value;
     }
@@ -113,9 +108,6 @@ void apply_override(Value& tree, const std::string& text) {
     begin = dot + 1;
   }
 }
-
-// --- Positions and output
-// ---------------------------------------------------------------------------------------------
 
 // Where a path of the schema was set; of what is not set, the nearest enclosing object.
 std::string locate(const Value& tree, std::string_view path) {
@@ -165,7 +157,7 @@ RunConfig parse_config(std::string_view text, const std::string& source, std::sp
 std::string resolved_config(const RunConfig& config) {
   Value tree = Value::object();
   for (const ConfigKey& key : config_keys()) {
-    if (key.path.find("[]") != std::string::npos || !key.later.empty()) continue;
+    if (key.path.find("[]") != std::string::npos) continue;
     Value& section = section_of(tree, key.section());
     if (key.type != KeyType::kList) {
       section.add(key.name(), key.write(config, 0));

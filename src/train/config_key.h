@@ -169,11 +169,16 @@ ConfigKey list(std::string path, std::string meaning, A accessor) {
   return out;
 }
 
-// A key of a feature that is not built: only the values that mean "without it" are accepted. `accepted` is JSON text.
-inline ConfigKey later(std::string path, std::vector<std::string> accepted, std::string meaning) {
+// A key of a feature that is not built: only the values that mean "without it" are accepted, and nothing is stored.
+// `accepted` are JSON texts, the default first; `missing` begins the sentence "... not available in this version".
+inline ConfigKey later(std::string path, std::vector<std::string> accepted, const std::string& missing,
+                       std::string meaning) {
   ConfigKey out{.path = std::move(path), .type = KeyType::kChoice, .meaning = std::move(meaning)};
   out.choices = std::move(accepted);
-  out.later = "not available in this version";
+  out.later = missing + " not available in this version";
+  out.write = [value = json::parse(out.choices[0], out.path, ExitCode::kInternal)](const RunConfig&, size_t) {
+    return value;
+  };
   return out;
 }
 

@@ -29,8 +29,6 @@ std::string found(const Value& value) {
   return text;
 }
 
-// --- Unknown keys ---------------------------------------------------------------------------------------------------
-
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -92,9 +90,6 @@ std::string names_in(const std::string& section) {
   message += fmt::format(" ({} has: {})", section.empty() ? "the top level" : section, names_in(section));
   fail_at(value, join(section, name), message);
 }
-
-// --- Values
-// -----------------------------------------------------------------------------------------------------------
 
 bool in_range(const ConfigKey& key, double value) {
   if (key.above_min ? value <= key.min : value < key.min) return false;
@@ -182,9 +177,8 @@ class Reader {
 
   void read_key(const ConfigKey& key, const Value& value, size_t index) {
     if (!is_legal(key, value)) {
-      const std::string why = key.later.empty() ? "" : fmt::format(" {};", key.later);
-      fail_at(value, key.path,
-              fmt::format("found {}{} expected {}", found(value), why.empty() ? "," : ":" + why, key.allowed()));
+      const std::string why = key.later.empty() ? "," : fmt::format(": {};", key.later);
+      fail_at(value, key.path, fmt::format("found {}{} expected {}", found(value), why, key.allowed()));
     }
     if (key.read) key.read(config_, index, value);
     if (key.type != KeyType::kList) return;

@@ -108,8 +108,8 @@ Table model_keys() {
       boolean(
           "model.ffn.bias", "biases on every feed-forward: dense, expert and shared",
           [](auto& c) -> auto& { return c.model.ffn.bias; }),
-      later("model.quantization.weights", {"\"none\"", "null"}, "BitNet weights"),
-      later("model.quantization.activations", {"\"none\"", "null"}, "BitNet activations"),
+      later("model.quantization.weights", {"\"none\"", "null"}, "quantization is", "BitNet weights"),
+      later("model.quantization.activations", {"\"none\"", "null"}, "quantization is", "BitNet activations"),
   };
 }
 
@@ -144,7 +144,8 @@ Table moe_keys() {
       choice(
           "model.moe.residual", residuals, "inner: each sub-token is also added to its experts' sum",
           [](auto& c) -> auto& { return c.model.moe.residual; }),
-      later("model.moe.router.kind", {"\"linear\""}, "how scores come from a token: linear is softmax(x . e)"),
+      later("model.moe.router.kind", {"\"linear\""}, "other routers are",
+            "how scores come from a token: linear is softmax(x . e)"),
       boolean(
           "model.moe.router.normalize_top_k", "gate weights divided by their sum over the chosen experts",
           [](auto& c) -> auto& { return c.model.moe.router.normalize_top_k; }),
@@ -229,24 +230,31 @@ Table optimizer_keys() {
 
 Table other_keys() {
   return {
-      later("parallel.expert_parallel_size", {"null", "1"}, "ranks that share one set of experts"),
-      later("parallel.overlap_chunks", {"null", "1"}, "groups of experts pipelined with their transfers"),
-      later("parallel.width_invariant", {"false"}, "the same bytes at every number of ranks"),
-      later("parallel.verify_transfers", {"false"}, "checksums on transfers"),
-      later("parallel.timeout_seconds", {"null"}, "how long a rank waits for its peers"),
+      later("parallel.expert_parallel_size", {"null", "1"}, "expert parallelism is",
+            "ranks that share one set of experts"),
+      integer(
+          "parallel.overlap_chunks", 1, 64, "groups of experts pipelined with their transfers; no effect on one rank",
+          [](auto& c) -> auto& { return c.parallel.overlap_chunks; }),
+      later("parallel.width_invariant", {"false"}, "more than one rank is", "the same bytes at every number of ranks"),
+      later("parallel.verify_transfers", {"false"}, "transfers between ranks are", "checksums on transfers"),
+      integer(
+          "parallel.timeout_seconds", 1, 1e6, "how long a rank waits for its peers; no effect on one rank",
+          [](auto& c) -> auto& { return c.parallel.timeout_seconds; }),
       integer(
           "evaluation.every_steps", 1, kMaxSteps, "steps between validations",
           [](auto& c) -> auto& { return c.evaluation.every_steps; }),
       integer(
           "evaluation.tokens", 1, kMaxTokens, "tokens scored of each validation set, at most",
           [](auto& c) -> auto& { return c.evaluation.tokens; }),
-      later("evaluation.capacity_factor", {"\"train\""}, "capacity during validation"),
-      later("checkpoint.every_steps", {"null", "0"}, "steps between checkpoints; 0: none"),
-      later("checkpoint.keep_last", {"null"}, "checkpoints kept"),
+      later("evaluation.capacity_factor", {"\"train\""}, "another capacity in validation is",
+            "capacity during validation"),
+      later("checkpoint.every_steps", {"null", "0"}, "checkpoints are", "steps between checkpoints; 0: none"),
+      later("checkpoint.keep_last", {"null", "0"}, "checkpoints are", "checkpoints kept"),
       integer(
           "log.every_steps", 1, kMaxSteps, "steps between log lines",
           [](auto& c) -> auto& { return c.log.every_steps; }),
-      later("log.routing_every_steps", {"null", "0"}, "steps between records of the routing; 0: none"),
+      later("log.routing_every_steps", {"null", "0"}, "records of the routing are",
+            "steps between records of the routing; 0: none"),
   };
 }
 

@@ -25,7 +25,7 @@ struct ConfigKey {
   int decimals = 0;                       // kNumber: at most so many when > 0
   bool required = false;                  // must be present in a list's element
   std::vector<std::string> choices = {};  // kChoice: JSON texts
-  std::string later = {};                 // set: accepts nothing but `choices`, because the rest is not built; says so
+  std::string later = {};                 // set: accepts nothing but `choices`; says what is not built
 
   // The value lies in element `index` of its list, where it has one. `read` gets a value that has passed the checks.
   std::function<void(RunConfig&, size_t index, const json::Value&)> read = {};

@@ -84,8 +84,8 @@ void check_moe(const Checker& check, const nn::ModelConfig& model) {
   const nn::MoeConfig& moe = model.moe;
   if (moe.every_n_layers == 0) return;
   check.require(moe.every_n_layers <= model.layers, "model.moe.every_n_layers",
-                "every {} layers, but the model has {}: no layer would be MoE; 0 says so for a dense model",
-                moe.every_n_layers, model.layers);
+                "{} is more than model.layers, {}: no layer would be MoE; expected at most {}, or 0 for a dense model",
+                moe.every_n_layers, model.layers, model.layers);
   check.require(moe.top_k <= moe.experts, "model.moe.top_k", "{} of {} experts; at most {} can be chosen", moe.top_k,
                 moe.experts, moe.experts);
   check.require(model.hidden_size % moe.heads == 0, "model.moe.heads", "{} heads do not divide hidden_size {}: try {}",
@@ -93,7 +93,13 @@ void check_moe(const Checker& check, const nn::ModelConfig& model) {
                 divisors_near(model.hidden_size, moe.heads, [](int64_t) { return true; }));
 }
 
+// Tokens of a run are counted in 64 bits; this leaves room.
+constexpr int64_t kMaxRunTokens = 1'000'000'000'000'000;
+
 void check_train(const Checker& check, const RunConfig& c) {
+  check.require(c.train.steps <= kMaxRunTokens / c.train.batch_tokens, "train.steps",
+                "{} steps of {} tokens (train.batch_tokens) are more than {} tokens; lower either", c.train.steps,
+                c.train.batch_tokens, kMaxRunTokens);
   const int64_t micro_tokens = c.data.sequence_length * c.train.micro_batch_sequences;
   if (c.train.batch_tokens % micro_tokens != 0) {
     const int64_t below = c.train.batch_tokens / micro_tokens * micro_tokens;
@@ -111,7 +117,8 @@ void check_train(const Checker& check, const RunConfig& c) {
   }
   const LearningRateConfig& rate = c.train.learning_rate;
   check.require(rate.warmup_steps <= c.train.steps, "train.learning_rate.warmup_steps",
-                "{} warm-up steps are more than train.steps, {}", rate.warmup_steps, c.train.steps);
+                "{} warm-up steps are more than train.steps, {}; expected at most {}", rate.warmup_steps, c.train.steps,
+                c.train.steps);
   check.require(rate.final <= rate.peak, "train.learning_rate.final", "{} is above train.learning_rate.peak, {}",
                 rate.final, rate.peak);
 }

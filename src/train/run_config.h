@@ -69,6 +69,12 @@ struct LogConfig {
   int64_t every_steps = 10;
 };
 
+// Without effect on one rank.
+struct ParallelConfig {
+  int64_t overlap_chunks = 2;
+  int64_t timeout_seconds = 600;
+};
+
 struct RunConfig {
   std::string name = "run";
   uint64_t seed = 1;
@@ -76,6 +82,7 @@ struct RunConfig {
   DataConfig data;
   nn::ModelConfig model;  // model.vocab_size 0 means null: the tokenizer's size
   TrainConfig train;
+  ParallelConfig parallel;
   EvaluationConfig evaluation;
   LogConfig log;
 };

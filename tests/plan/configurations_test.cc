@@ -3,7 +3,10 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
+#include <sstream>
 
 #include "plan/parameters.h"
 #include "plan/parity.h"
@@ -50,6 +53,24 @@ TEST(Configurations, Paper2ModelsAreThePapers) {
     const Candidate own = own_candidate(shipped(name).model, baseline, leading);
     EXPECT_NEAR(own.flops_residual, 0, 1e-12) << name;
     EXPECT_LT(std::abs(own.parameters_residual), 0.032) << name;
+  }
+}
+
+// CONTRIBUTING.md tells how to shrink an experiment: "`--set A --set B` shrinks".
+TEST(Configurations, AdviceToShrinkThemWorks) {
+  std::ifstream file(MHMOE_SOURCE_DIR "/CONTRIBUTING.md");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const size_t end = text.find("` shrinks");
+  ASSERT_NE(end, std::string::npos);
+  std::istringstream words(text.substr(text.rfind('`', end - 1) + 1, end - text.rfind('`', end - 1) - 1));
+  std::vector<std::string> overrides;
+  for (std::string flag, value; words >> flag >> value;) {
+    EXPECT_EQ(flag, "--set");
+    overrides.push_back(value);
+  }
+  EXPECT_GE(overrides.size(), 2u);
+  for (const char* name : {"tiny/dense", "tiny/smoe_8", "tiny/mhmoe_8", "paper2/mhmoe_h3"}) {
+    EXPECT_NO_THROW(train::load_config(fmt::format("{}/configs/{}.json", MHMOE_SOURCE_DIR, name), overrides)) << name;
   }
 }
 

@@ -63,13 +63,33 @@ TEST_F(ConfigTest, OverridesWinAndAreChecked) {
   EXPECT_TRUE(contains(error_of("{}", {"model.attention_heads=5"}), "--set model.attention_heads=5: model.attention"));
 }
 
+TEST_F(ConfigTest, ErrorsBesideAnOverrideKeepTheirLine) {
+  const std::string text = "{\n\"train\": {\n\"batch_tokenss\": 64,\n\"optimizer\": {\"beta1\": 2}}}";
+  EXPECT_TRUE(contains(error_of(text, {"train.steps=20"}), "c.json:3: train.batch_tokenss: unknown key"));
+  const std::string no_typo = "{\n\"train\": {\n\"optimizer\": {\n\"beta1\": 2}}}";
+  EXPECT_TRUE(contains(error_of(no_typo, {"train.optimizer.beta2=0.5"}), "c.json:4: train.optimizer.beta1: found 2"));
+  EXPECT_TRUE(contains(error_of(no_typo, {"train.optimizer.beta1=3"}),
+                       "--set train.optimizer.beta1=3: train.optimizer.beta1: found 3"));
+  EXPECT_TRUE(contains(error_of("{}", {"trian.steps=3"}), "--set trian.steps=3: trian: unknown key"));
+}
+
 TEST_F(ConfigTest, WhatIsNotBuiltIsRefusedInWords) {
-  for (const char* text :
-       {R"({"model": {"moe": {"router": {"kind": "xmoe_paper"}}}})",
-        R"({"model": {"quantization": {"weights": "bitnet"}}})", R"({"parallel": {"expert_parallel_size": 8}})",
-        R"({"checkpoint": {"every_steps": 100}})", R"({"log": {"routing_every_steps": 1000}})",
-        R"({"evaluation": {"capacity_factor": 2.0}})"}) {
-    EXPECT_TRUE(contains(error_of(text), "not available in this version")) << error_of(text);
+  const struct {
+    const char* text;
+    const char* reason;
+  } cases[] = {
+      {R"({"model": {"moe": {"router": {"kind": "xmoe_paper"}}}})", "other routers are"},
+      {R"({"model": {"quantization": {"weights": "bitnet"}}})", "quantization is"},
+      {R"({"parallel": {"expert_parallel_size": 8}})", "expert parallelism is"},
+      {R"({"parallel": {"verify_transfers": true}})", "transfers between ranks are"},
+      {R"({"checkpoint": {"every_steps": 100}})", "checkpoints are"},
+      {R"({"checkpoint": {"keep_last": 3}})", "checkpoints are"},
+      {R"({"log": {"routing_every_steps": 1000}})", "records of the routing are"},
+      {R"({"evaluation": {"capacity_factor": 2.0}})", "another capacity in validation is"},
+  };
+  for (const auto& [text, reason] : cases) {
+    EXPECT_TRUE(contains(error_of(text), fmt::format(": {} not available in this version; expected ", reason)))
+        << error_of(text);
   }
   for (const char* text :
        {R"({"model": {"dropout": 0.1}})", R"({"model": {"attention_dropout": 0}})", R"({"Dropout": 0})"}) {
@@ -98,7 +118,8 @@ TEST_F(ConfigTest, ReadsAWholeExperiment) {
                           "weight_decay_on": "matrices"},
             "learning_rate": {"peak": 5e-4, "final": 1e-5, "warmup_steps": 100, "decay": "cosine"},
             "gradient_clip_norm": 0, "recompute": "block"},
-  "parallel":   {"expert_parallel_size": null, "overlap_chunks": 1, "width_invariant": false, "verify_transfers": false},
+  "parallel":   {"expert_parallel_size": null, "overlap_chunks": 4, "width_invariant": false, "verify_transfers": false,
+                 "timeout_seconds": 60},
   "evaluation": {"every_steps": 50, "tokens": 4096, "capacity_factor": "train"},
   "checkpoint": {"every_steps": 0},
   "log":        {"every_steps": 5, "routing_every_steps": 0}})json");
@@ -116,7 +137,70 @@ TEST_F(ConfigTest, ReadsAWholeExperiment) {
   EXPECT_EQ(config.train.optimizer.weight_decay_on, WeightDecayOn::kMatrices);
   EXPECT_EQ(config.train.learning_rate.decay, Decay::kCosine);
   EXPECT_EQ(config.train.recompute, Recompute::kBlock);
+  EXPECT_EQ(config.parallel.overlap_chunks, 4);
+  EXPECT_EQ(config.parallel.timeout_seconds, 60);
   EXPECT_EQ(config.evaluation.tokens, 4096);
+}
+
+// A configuration for a version with every part, every key filled in: what this one refuses asks for files that it
+// does not write, and setting just that to null makes the configuration load.
+TEST_F(ConfigTest, OfAFullConfigurationOnlyWhatWouldBeIgnoredIsRefused) {
+  const std::string full = R"json({
+  "comment": "paper 2, Table 1, MH-MoE (head=3)", "name": "mhmoe_h3", "seed": 1, "output_dir": "runs",
+  "data":  {"train": [{"path": "data/en/train", "weight": 1.0}],
+            "validation": [{"name": "redpajama", "path": "data/en/validation"}],
+            "tokenizer": "data/en/tokenizer.model", "sequence_length": 2048},
+  "model": {"vocab_size": null, "layers": 12, "hidden_size": 768, "attention_heads": 12, "norm_eps": 1e-5, "rope_base": 10000,
+            "tie_embeddings": true, "ffn": {"activation": "swiglu", "hidden_size": 2048},
+            "moe": {"every_n_layers": 2, "experts": 96, "top_k": 3, "heads": 3, "expert_hidden_size": 512,
+                    "head_layer": null, "merge_layer": null, "projection_bias": true, "residual": "outer",
+                    "router": {"kind": "linear", "normalize_top_k": false},
+                    "capacity_factor": 1.0, "balance_loss_weight": 0.01, "balance_loss_counts": "first_choice",
+                    "shared_expert_hidden_size": 0},
+            "quantization": {"weights": "none", "activations": "none"}},
+  "train": {"steps": 100000, "batch_tokens": 524288, "micro_batch_sequences": 8, "precision": "auto",
+            "optimizer": {"kind": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-6, "weight_decay": 0.1, "weight_decay_on": "all"},
+            "learning_rate": {"peak": 6e-4, "final": 3e-5, "warmup_steps": 375, "decay": "linear"},
+            "gradient_clip_norm": 2.0, "recompute": "none"},
+  "parallel":   {"expert_parallel_size": null, "overlap_chunks": 2, "width_invariant": false, "verify_transfers": false, "timeout_seconds": 600},
+  "evaluation": {"every_steps": 1000, "tokens": 1048576, "capacity_factor": "train"},
+  "checkpoint": {"every_steps": 5000, "keep_last": 3},
+  "log":        {"every_steps": 10, "routing_every_steps": 1000}
+})json";
+  std::vector<std::string> refused, overrides;
+  std::string error;
+  while ((error = error_of(full, overrides)) != "accepted" && refused.size() < 20) {
+    ASSERT_TRUE(contains(error, "not available in this version")) << error;
+    const size_t begin = error.find(": ") + 2;
+    refused.push_back(error.substr(begin, error.find(':', begin) - begin));
+    overrides.push_back(refused.back() + "=null");
+  }
+  EXPECT_EQ(refused,
+            (std::vector<std::string>{"checkpoint.every_steps", "checkpoint.keep_last", "log.routing_every_steps"}));
+}
+
+TEST_F(ConfigTest, ResolvedConfigOfALaterVersionsKeysHoldsTheirNeutralValues) {
+  const std::string resolved = resolved_config(RunConfig{});
+  for (const char* part :
+       {R"("weights": "none")", R"("kind": "linear")", R"("expert_parallel_size": null)", R"("overlap_chunks": 2)",
+        R"("width_invariant": false)", R"("verify_transfers": false)", R"("timeout_seconds": 600)",
+        R"("capacity_factor": "train")", R"("keep_last": null)", R"("routing_every_steps": null)"}) {
+    EXPECT_TRUE(contains(resolved, part)) << part << " in\n" << resolved;
+  }
+  EXPECT_EQ(error_of(resolved), "accepted");
+}
+
+TEST_F(ConfigTest, TokensOfARunCanBeCounted) {
+  const auto long_run = [](int64_t batch_tokens) {
+    return fmt::format(R"({{"train": {{"steps": 1000000000, "batch_tokens": {}, "micro_batch_sequences": 1}},
+                           "data": {{"sequence_length": 1}}}})",
+                       batch_tokens);
+  };
+  EXPECT_EQ(error_of(long_run(1000000)), "accepted");
+  EXPECT_TRUE(contains(error_of(long_run(1000001)),
+                       "c.json:1: train.steps: 1000000000 steps of 1000001 tokens (train.batch_tokens) are more than "
+                       "1000000000000000 tokens"));
+  EXPECT_TRUE(contains(error_of(long_run(1000000000000)), "train.steps: 1000000000 steps of 1000000000000 tokens"));
 }
 
 TEST_F(ConfigTest, ContradictionsAreRefusedWithWhatWouldFit) {
@@ -129,11 +213,14 @@ TEST_F(ConfigTest, ContradictionsAreRefusedWithWhatWouldFit) {
       {R"({"model": {"moe": {"every_n_layers": 2, "experts": 8, "top_k": 9}}})", "9 of 8 experts"},
       {R"({"model": {"moe": {"every_n_layers": 2, "heads": 5}}})",
        "5 heads do not divide hidden_size 768: try 2, 3, 4, 6"},
-      {R"({"model": {"moe": {"every_n_layers": 13}}})", "no layer would be MoE"},
+      {R"({"model": {"moe": {"every_n_layers": 13}}})",
+       "every_n_layers: 13 is more than model.layers, 12: no layer would be MoE; expected at most 12, or 0 for a dense "
+       "model"},
       {R"({"model": {"moe": {"capacity_factor": 1.0000001}}})", "at most 6 decimals"},
       {R"({"train": {"batch_tokens": 500000}})", "try batch_tokens 491520 or 507904"},
       {R"({"train": {"batch_tokens": 20480}})", "or micro_batch_sequences 1, 2, 5, 10"},
-      {R"({"train": {"steps": 10}})", "warmup_steps: 375 warm-up steps are more than train.steps, 10"},
+      {R"({"train": {"steps": 10}})",
+       "warmup_steps: 375 warm-up steps are more than train.steps, 10; expected at most 10"},
       {R"({"train": {"learning_rate": {"peak": 1e-5}}})", "train.learning_rate.final: 3e-05 is above"},
       {R"({"name": "../../etc"})", "name: found"},
       {R"({"data": {"validation": [{"name": "v", "path": "a"}, {"name": "v", "path": "b"}]}})", "names must differ"},
