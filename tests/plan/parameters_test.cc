@@ -125,7 +125,9 @@ TEST(Parameters, ReproduceTable11OfPaper1) {
     EXPECT_NEAR(millions(counted.non_expert() - counted.router), row.non_expert, 0.5);
     EXPECT_NEAR(millions(counted.experts), row.expert, 0.5 + 0.0025 * row.expert);
     EXPECT_NEAR(millions(counted.total() - counted.router), row.sum, 1 + 0.0025 * row.sum);
-    if (row.heads > 1) EXPECT_NEAR(static_cast<double>(inner) / (4.0 * 4 * 768), 1, 0.07);
+    if (row.heads > 1) {
+      EXPECT_NEAR(static_cast<double>(inner) / (4.0 * 4 * 768), 1, 0.07);
+    }
   }
 }
 
