@@ -7,7 +7,9 @@ namespace {
 
 constexpr size_t kSmallestBlock = size_t{1} << 20;
 
-size_t align_up(size_t bytes) { return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment; }
+size_t align_up(size_t bytes) {
+  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+}
 
 }  // namespace
 

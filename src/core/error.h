@@ -49,9 +49,9 @@ template <class... Args>
 }  // namespace mhmoe
 
 // For programmer errors (shapes, aliasing, misuse): always on, exit code 70.
-#define MHMOE_CHECK(condition, ...)                                                    \
-  do {                                                                                 \
-    if (!(condition)) [[unlikely]] {                                                   \
-      ::mhmoe::fail(::mhmoe::ExitCode::kInternal, __VA_ARGS__);                        \
-    }                                                                                  \
+#define MHMOE_CHECK(condition, ...)                             \
+  do {                                                          \
+    if (!(condition)) [[unlikely]] {                            \
+      ::mhmoe::fail(::mhmoe::ExitCode::kInternal, __VA_ARGS__); \
+    }                                                           \
   } while (false)

@@ -7,9 +7,15 @@
 
 namespace mhmoe {
 
-int thread_count() { return omp_get_max_threads(); }
-void set_thread_count(int threads) { omp_set_num_threads(std::max(1, threads)); }
-bool in_parallel() { return omp_in_parallel() != 0; }
+int thread_count() {
+  return omp_get_max_threads();
+}
+void set_thread_count(int threads) {
+  omp_set_num_threads(std::max(1, threads));
+}
+bool in_parallel() {
+  return omp_in_parallel() != 0;
+}
 
 namespace detail {
 namespace {

@@ -38,7 +38,9 @@ template <class Body>
 void parallel_tasks(int64_t count, Body&& body) {
   detail::parallel_tasks(
       count,
-      [](void* b, int64_t task, int64_t, int thread) { (*static_cast<std::remove_reference_t<Body>*>(b))(task, thread); },
+      [](void* b, int64_t task, int64_t, int thread) {
+        (*static_cast<std::remove_reference_t<Body>*>(b))(task, thread);
+      },
       &body);
 }
 

@@ -10,10 +10,10 @@ struct RowGroups {
   Tensor begin, rows;
 };
 
-// For the rows r of expert e: out[r] = a[r] weight[e]^T (+ bias[e]), or a[r] weight[e] when `transpose_weight` is false.
-// weight: [E, n, k]; transpose_weight: a [R, k], out [R, n] (forward); else a [R, n], out [R, k] (input gradient).
-// Equal dtypes of a and weight, f32 or bf16; out f32 or that dtype; bias: f32 [E, n], optional. Rows of no expert are
-// neither read nor written.
+// For the rows r of expert e: out[r] = a[r] weight[e]^T (+ bias[e]), or a[r] weight[e] when `transpose_weight` is
+// false. weight: [E, n, k]; transpose_weight: a [R, k], out [R, n] (forward); else a [R, n], out [R, k] (input
+// gradient). Equal dtypes of a and weight, f32 or bf16; out f32 or that dtype; bias: f32 [E, n], optional. Rows of no
+// expert are neither read nor written.
 struct GroupedMatmul {
   Tensor out, a, weight;
   RowGroups groups;

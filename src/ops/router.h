@@ -1,4 +1,5 @@
-// From router logits to experts: softmax, the k largest, their gate weights, the balance loss. (MH-MoE paper 1, eq. 3-11.)
+// From router logits to experts: softmax, the k largest, their gate weights, the balance loss. (MH-MoE paper 1, eq.
+// 3-11.)
 #pragma once
 
 #include "device/context.h"
@@ -10,8 +11,8 @@ enum class BalanceCounts : uint8_t { kFirstChoice, kAllChoices };
 
 // p = softmax(logits), row by row; the k largest in descending order (of equals the lower index first).
 // gate_weight = p of the chosen, divided by their sum when `normalize`.
-// share[e] = f_e, the share of counted choices that name e (sums to 1); balance_loss[0] = E * sum_e f_e * mean_s p[s, e].
-// logits, probabilities: f32 [S, E], may be the same tensor; expert_index: i32 [S, k]; gate_weight: f32 [S, k];
+// share[e] = f_e, the share of counted choices that name e (sums to 1); balance_loss[0] = E * sum_e f_e * mean_s p[s,
+// e]. logits, probabilities: f32 [S, E], may be the same tensor; expert_index: i32 [S, k]; gate_weight: f32 [S, k];
 // share: f32 [E]; balance_loss: f32 [1]. All outputs overwritten. With S = 0: share and loss are zero.
 struct RouterForward {
   Tensor probabilities, expert_index, gate_weight, share, balance_loss, logits;

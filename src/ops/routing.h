@@ -5,14 +5,13 @@
 
 namespace mhmoe::ops {
 
-// Assignment a = s * k + j is the j-th choice of row s. Queues fill with all first choices in row order, then all second
-// choices, and so on; slot is the position in the queue from 0, counted on past the capacity: slot >= capacity is
-// dropped. Expert e owns the buffer rows [e * capacity, (e + 1) * capacity); without a capacity (dropless, capacity 0)
-// its rows follow those of expert e - 1 without gaps.
-// expert_index: i32 [S, k] in [0, E). Overwritten, all i32: slot [S, k]; row_of [S, k], the buffer row or -1 when
-// dropped; row_assignment [R], the assignment a buffer row holds or -1 when empty; begin [E], first buffer row of an
-// expert; rows [E], its used rows (min(load, capacity)); load [E], assignments naming it, dropped ones included.
-// R = E * capacity, or S * k without a capacity.
+// Assignment a = s * k + j is the j-th choice of row s. Queues fill with all first choices in row order, then all
+// second choices, and so on; slot is the position in the queue from 0, counted on past the capacity: slot >= capacity
+// is dropped. Expert e owns the buffer rows [e * capacity, (e + 1) * capacity); without a capacity (dropless, capacity
+// 0) its rows follow those of expert e - 1 without gaps. expert_index: i32 [S, k] in [0, E). Overwritten, all i32: slot
+// [S, k]; row_of [S, k], the buffer row or -1 when dropped; row_assignment [R], the assignment a buffer row holds or -1
+// when empty; begin [E], first buffer row of an expert; rows [E], its used rows (min(load, capacity)); load [E],
+// assignments naming it, dropped ones included. R = E * capacity, or S * k without a capacity.
 struct AssignSlots {
   Tensor slot, row_of, row_assignment, begin, rows, load, expert_index;
   int64_t capacity;
