@@ -57,7 +57,7 @@ def main():
     random = np.random.default_rng(7)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config, weights, tokens, output = (folder / n for n in ("C.json", "W.safetensors", "T.safetensors", "O.safetensors"))
+        config, weights, tokens, output = (folder / n for n in ("C.json", "W.safetensors", "T.safetensors", "new/O.safetensors"))
         config.write_text(json.dumps({"model": MODEL, "train": {"precision": "fp32"}}))
         save(weights, {n: random.normal(0, 0.5, shape).astype(np.float32) for n, shape in shapes().items()})
         targets = random.integers(0, VOCAB, (2, 9))
