@@ -73,7 +73,9 @@ struct BackwardRow {
 // Returns <out, grad_out>.
 template <class T, class Function, bool kScaledOut>
 float backward_row(const BackwardRow<T>& row, float scale, int64_t hidden) {
-  const auto [grad_pre, scaled_out, grad_out, pre] = row;
+  T* const grad_pre = row.grad_pre;
+  [[maybe_unused]] T* const scaled_out = row.scaled_out;
+  const T *grad_out = row.grad_out, *pre = row.pre;
   constexpr bool kGated = Function::kGated;
   float dot = 0;
 #pragma omp simd reduction(+ : dot)

@@ -75,7 +75,7 @@ void combine_block(const ops::CombineRows& args, int64_t s, int64_t first, int64
     if (row_of[j] < 0) continue;
     const Row* row = args.rows.as<Row>() + row_of[j] * width + first;
     const float gate = args.gate.empty() ? 1.0f : args.gate.as<float>()[s * k + j];
-    if (started) {
+    if (started) {  // NOLINT(bugprone-branch-clone): one adds, the other assigns
 #pragma omp simd
       for (int64_t c = 0; c < n; ++c) sum[c] += gate * static_cast<float>(row[c]);
     } else {

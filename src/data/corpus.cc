@@ -36,7 +36,7 @@ void add_folder(const std::string& folder, std::vector<std::string>& files) {
 
 int64_t line_of_first_bad_byte(const std::string& text) {
   int64_t number = 1;
-  for (size_t begin = 0, end; begin < text.size(); begin = end + 1, ++number) {
+  for (size_t begin = 0, end = 0; begin < text.size(); begin = end + 1, ++number) {
     end = std::min(text.find('\n', begin), text.size());
     if (!simdjson::validate_utf8(text.data() + begin, end - begin)) break;
   }
