@@ -1,6 +1,9 @@
 #include "data/loader.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
+#include <bit>
 
 #include "core/error.h"
 
@@ -23,7 +26,7 @@ int64_t rows_of(std::span<int32_t> tokens, std::span<int32_t> targets, int64_t l
 
 BatchLoader::BatchLoader(std::span<const Source> sources, const Tokenizer& tokenizer, int64_t sequence_length,
                          uint64_t seed)
-    : mixture_(weights_of(sources), seed), length_(sequence_length), seed_(seed) {
+    : weights_(weights_of(sources)), mixture_(weights_, seed), length_(sequence_length), seed_(seed) {
   MHMOE_CHECK(length_ > 0, "sequence length {}", length_);
   for (const Source& source : sources) {
     shards_.push_back(std::make_unique<Shard>(source.path, tokenizer));
@@ -61,6 +64,15 @@ int64_t BatchLoader::sequence_count() const {
   int64_t count = 0;
   for (size_t source = 0; source < shards_.size(); ++source) count += sequences_of(static_cast<int64_t>(source));
   return count;
+}
+
+uint64_t BatchLoader::data_identity() const {
+  std::vector<uint64_t> parts = {static_cast<uint64_t>(length_)};
+  for (size_t source = 0; source < shards_.size(); ++source) {
+    parts.push_back(shards_[source]->identity());
+    parts.push_back(std::bit_cast<uint64_t>(weights_[source]));
+  }
+  return XXH3_64bits(parts.data(), parts.size() * sizeof(uint64_t));
 }
 
 ValidationSet::ValidationSet(const std::string& path, const Tokenizer& tokenizer, int64_t sequence_length,

@@ -41,6 +41,9 @@ class BatchLoader {
   int64_t sequence_length() const { return length_; }
   // Sequences of all sources together, each counted once.
   int64_t sequence_count() const;
+  // What the sequences hold, as far as it can be told without reading them all: the shards' identities and weights and
+  // the sequence length. Not their paths, so data may move; not the seed.
+  uint64_t data_identity() const;
   const Shard& shard(int64_t source) const { return *shards_[source]; }
 
  private:
@@ -48,6 +51,7 @@ class BatchLoader {
   int64_t sequences_of(int64_t source) const { return (shards_[source]->token_count() - 1) / length_; }
 
   std::vector<std::unique_ptr<Shard>> shards_;
+  std::vector<double> weights_;
   Mixture mixture_;
   int64_t length_;
   uint64_t seed_;

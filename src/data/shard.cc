@@ -1,4 +1,5 @@
 #include <simdjson.h>
+#include <xxhash.h>
 
 #include <charconv>
 #include <cstring>
@@ -142,6 +143,11 @@ void Shard::check_info(const Tokenizer& tokenizer) {
          tokenizer.hash());
   }
   info_ = info;
+  info_hash_ = XXH3_64bits(text.data(), text.size());
+}
+
+uint64_t Shard::identity() const {
+  return XXH3_64bits_withSeed(index_.bytes().data(), index_.bytes().size(), info_hash_);
 }
 
 void Shard::read(int64_t begin, std::span<int32_t> out) const {

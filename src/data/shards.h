@@ -33,6 +33,8 @@ class Shard {
   const std::string& prefix() const { return prefix_; }
   int64_t token_count() const { return token_count_; }
   int64_t document_count() const { return document_count_; }
+  // A hash of the index and, where PREFIX.json exists, of that: equal for equal shards wherever they lie.
+  uint64_t identity() const;
   // Absent for shards that other programs wrote.
   const std::optional<ShardInfo>& info() const { return info_; }
 
@@ -53,6 +55,7 @@ class Shard {
   int64_t document_count_ = 0;
   int64_t token_bytes_ = 0;
   std::optional<ShardInfo> info_;
+  uint64_t info_hash_ = 0;  // of the text of PREFIX.json
 };
 
 // Writes a shard; its three files appear together when finish() is called. Ids take two bytes where the vocabulary is

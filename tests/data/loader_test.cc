@@ -91,6 +91,23 @@ TEST_F(Loader, AShardWithoutAWholeSequenceIsRefused) {
   expect_error([&] { BatchLoader(sources, tokenizer_, kLength, 1); }, {"short", "7 tokens", "needs 8"});
 }
 
+TEST_F(Loader, TheIdentityTellsDataWeightsAndLengthApartButNotPlaceOrSeed) {
+  const uint64_t identity = make(1).data_identity();
+  EXPECT_EQ(make(2).data_identity(), identity);
+  EXPECT_NE(make(1, 3, 2).data_identity(), identity);
+  const auto identity_of = [&](const std::string& b, int64_t length) {
+    const std::vector<Source> sources = {{folder_ / "a", 3}, {b, 1}};
+    return BatchLoader(sources, tokenizer_, length, 1).data_identity();
+  };
+  EXPECT_NE(identity_of(folder_ / "b", kLength - 1), identity);
+  for (const char* suffix : {".bin", ".idx", ".json"}) {
+    std::filesystem::copy_file((folder_ / "b") + suffix, (folder_ / "moved") + suffix);
+  }
+  EXPECT_EQ(identity_of(folder_ / "moved", kLength), identity);
+  write_counting_shard(folder_ / "other", tokenizer_, 12 * kLength + 2);
+  EXPECT_NE(identity_of(folder_ / "other", kLength), identity);
+}
+
 TEST(Mixture, EveryPrefixHoldsEachSourceByItsWeight) {
   const std::vector<double> weights = {0.5, 2.0, 0.001, 7.0, 2.0};
   const double sum = 11.501;
