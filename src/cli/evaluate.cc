@@ -49,7 +49,7 @@ void run_evaluate(const EvaluateOptions& options) {
   train::CausalLm task(config.model, false);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16());
   task.parameters().allocate(*ctx, compute, false);
-  nn::load_parameters(*ctx, task.parameters(), file);
+  nn::load_parameters(*ctx, task.parameters(), {&file, 1});
   std::fputs(score_table(evaluation.run(*ctx, task)).c_str(), stdout);
 }
 

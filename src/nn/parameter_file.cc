@@ -20,21 +20,40 @@ void append(std::string& message, const char* what, const std::vector<std::strin
   if (!names.empty()) message += fmt::format("{}{}: {}", message.empty() ? "" : "; ", what, list(names));
 }
 
-void check_names_and_shapes(const ParameterStore& parameters, const SafetensorsFile& file) {
+const Tensor* find(std::span<const SafetensorsFile> files, const std::string& name) {
+  for (const SafetensorsFile& file : files) {
+    if (file.contains(name)) return &file.at(name);
+  }
+  return nullptr;
+}
+
+std::string paths_of(std::span<const SafetensorsFile> files) {
+  std::string paths;
+  for (const SafetensorsFile& file : files) paths += (paths.empty() ? "" : ", ") + file.path();
+  return paths;
+}
+
+void check_names_and_shapes(const ParameterStore& parameters, std::span<const FlatVector> vectors,
+                            std::span<const SafetensorsFile> files) {
   std::vector<std::string> missing, unexpected, wrong;
   std::set<std::string> expected;
-  parameters.visit([&](const Parameter& /*parameter*/, const ParameterPart& part) {
-    expected.insert(part.name);
-    if (!file.contains(part.name)) return missing.push_back(part.name);
-    const Tensor& found = file.at(part.name);
-    const bool readable = found.dtype == DType::kF32 || found.dtype == DType::kF64;
-    if (!readable || !std::ranges::equal(found.shape(), part.dims)) {
-      wrong.push_back(fmt::format("{} is {}, expected {}", part.name, found.describe(),
-                                  Tensor(nullptr, DType::kF32, part.dims).describe()));
+  for (const FlatVector& vector : vectors) {
+    parameters.visit([&](const Parameter& /*parameter*/, const ParameterPart& part) {
+      const std::string name = vector.prefix + part.name;
+      expected.insert(name);
+      const Tensor* found = find(files, name);
+      if (found == nullptr) return missing.push_back(name);
+      const bool readable = found->dtype == DType::kF32 || found->dtype == DType::kF64;
+      if (!readable || !std::ranges::equal(found->shape(), part.dims)) {
+        wrong.push_back(fmt::format("{} is {}, expected {}", name, found->describe(),
+                                    Tensor(nullptr, DType::kF32, part.dims).describe()));
+      }
+    });
+  }
+  for (const SafetensorsFile& file : files) {
+    for (const std::string& name : file.names()) {
+      if (!expected.contains(name)) unexpected.push_back(name);
     }
-  });
-  for (const std::string& name : file.names()) {
-    if (!expected.contains(name)) unexpected.push_back(name);
   }
   std::string message;
   append(message, "missing", missing);
@@ -42,35 +61,40 @@ void check_names_and_shapes(const ParameterStore& parameters, const SafetensorsF
   append(message, "wrong shape or dtype", wrong);
   if (!message.empty()) {
     fail(ExitCode::kBadData, "{}: does not fit the model: {}; use the configuration the file was made with",
-         file.path(), message);
+         paths_of(files), message);
   }
 }
 
 }  // namespace
 
-void load_parameters(Context& ctx, ParameterStore& parameters, const SafetensorsFile& file) {
-  check_names_and_shapes(parameters, file);
+void load_flat_vectors(Context& ctx, const ParameterStore& parameters, std::span<const FlatVector> vectors,
+                       std::span<const SafetensorsFile> files) {
+  check_names_and_shapes(parameters, vectors, files);
   std::vector<float> values;
-  parameters.visit([&](const Parameter& parameter, const ParameterPart& part) {
-    const Tensor& source = file.at(part.name);
-    const Tensor target = ParameterStore::part_of(parameter.master, part);
-    if (source.dtype == DType::kF32) return ctx.upload(target, source.data);
-    const std::span<const double> wide(source.as<double>(), static_cast<size_t>(source.count()));
-    values.assign(wide.begin(), wide.end());
-    ctx.upload(target, values.data());
-  });
+  for (const FlatVector& vector : vectors) {
+    parameters.visit([&](const Parameter& parameter, const ParameterPart& part) {
+      const Tensor& source = *find(files, vector.prefix + part.name);
+      const Tensor target = vector.flat.slice(parameter.offset + part.offset, part.count());
+      if (source.dtype == DType::kF32) return ctx.upload(target, source.data);
+      const std::span<const double> wide(source.as<double>(), static_cast<size_t>(source.count()));
+      values.assign(wide.begin(), wide.end());
+      ctx.upload(target, values.data());
+    });
+  }
+}
+
+void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsFile> files) {
+  const FlatVector masters{"", parameters.master()};
+  load_flat_vectors(ctx, parameters, {&masters, 1}, files);
   parameters.refresh_copies(ctx);
 }
 
-void save_parameters(Context& ctx, const ParameterStore& parameters, const std::string& path,
-                     const std::map<std::string, std::string>& metadata) {
-  std::vector<float> values(static_cast<size_t>(parameters.master().count()));
-  ctx.download(values.data(), parameters.master());
+std::vector<NamedTensor> name_parts(const ParameterStore& parameters, float* values, const std::string& prefix) {
   std::vector<NamedTensor> tensors;
   parameters.visit([&](const Parameter& parameter, const ParameterPart& part) {
-    tensors.push_back({part.name, Tensor(values.data() + parameter.offset + part.offset, DType::kF32, part.dims)});
+    tensors.push_back({prefix + part.name, Tensor(values + parameter.offset + part.offset, DType::kF32, part.dims)});
   });
-  write_safetensors(path, tensors, metadata);
+  return tensors;
 }
 
 }  // namespace mhmoe::nn

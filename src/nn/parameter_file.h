@@ -1,21 +1,31 @@
-// A model's parameters as a safetensors file under their public names.
+// A model's parameters, and what is laid out like them, as safetensors under their public names.
 #pragma once
 
 #include <map>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "core/safetensors.h"
 #include "nn/parameters.h"
 
 namespace mhmoe::nn {
 
-// Fills every parameter from `file` (F32 or F64 tensors of exactly the parameter's shape) and refreshes the compute
-// copies. Throws Error(kBadData) naming the file and every missing, unexpected and ill-shaped tensor; then nothing was
-// changed.
-void load_parameters(Context& ctx, ParameterStore& parameters, const SafetensorsFile& file);
+// A flat vector laid out like ParameterStore's, whose parts are stored as prefix + the part's name.
+struct FlatVector {
+  std::string prefix;
+  Tensor flat;  // f32
+};
 
-// Writes the f32 masters; whole or not at all (see write_safetensors).
-void save_parameters(Context& ctx, const ParameterStore& parameters, const std::string& path,
-                     const std::map<std::string, std::string>& metadata = {});
+// Fills the vectors from `files`, which together hold exactly their parts (F32 or F64, of exactly the part's shape).
+// Throws Error(kBadData) naming the files and every missing, unexpected and ill-shaped tensor; then nothing was
+// changed.
+void load_flat_vectors(Context& ctx, const ParameterStore& parameters, std::span<const FlatVector> vectors,
+                       std::span<const SafetensorsFile> files);
+// The masters, by names without prefix; refreshes the compute copies.
+void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsFile> files);
+
+// Views of the parts of `values`, host memory laid out like the store's flat vectors.
+std::vector<NamedTensor> name_parts(const ParameterStore& parameters, float* values, const std::string& prefix = "");
 
 }  // namespace mhmoe::nn

@@ -1,6 +1,7 @@
 #include "train/config_schema.h"
 
 #include "train/config_key.h"
+#include "train/config_model_keys.h"
 
 namespace mhmoe::train {
 namespace {
@@ -9,7 +10,6 @@ using keys::above_min;
 using keys::below_max;
 using keys::boolean;
 using keys::choice;
-using keys::decimals;
 using keys::integer;
 using keys::later;
 using keys::list;
@@ -17,14 +17,9 @@ using keys::Names;
 using keys::number;
 using keys::required;
 using keys::string;
-using keys::zero_is_null;
-
-using ops::Activation;
-using ops::BalanceCounts;
 
 constexpr double kMaxSteps = 1e9;
 constexpr double kMaxTokens = 1e15;
-constexpr double kMaxWidth = 1 << 20;
 constexpr double kMaxSeed = 9007199254740991;  // every integer up to here is exact in any JSON reader
 
 using Table = std::vector<ConfigKey>;
@@ -72,99 +67,6 @@ Table data_keys() {
   };
 }
 
-Table model_keys() {
-  const Names<Activation> activations = {
-      {Activation::kSwiglu, "swiglu"}, {Activation::kRelu, "relu"}, {Activation::kGelu, "gelu"}};
-  return {
-      zero_is_null(integer(
-          "model.vocab_size", 1, 1 << 24, "rows of the embedding; null: the tokenizer's size",
-          [](auto& c) -> auto& { return c.model.vocab_size; })),
-      integer(
-          "model.layers", 1, 4096, "transformer blocks", [](auto& c) -> auto& { return c.model.layers; }),
-      integer(
-          "model.hidden_size", 2, kMaxWidth, "width of the residual stream",
-          [](auto& c) -> auto& { return c.model.hidden_size; }),
-      integer(
-          "model.attention_heads", 1, 65536, "attention heads; must divide hidden_size into an even head size",
-          [](auto& c) -> auto& { return c.model.attention_heads; }),
-      boolean(
-          "model.attention_bias", "biases on the attention projections",
-          [](auto& c) -> auto& { return c.model.attention_bias; }),
-      above_min(number(
-          "model.norm_eps", 0, 1, "added to the mean square in RMSNorm",
-          [](auto& c) -> auto& { return c.model.norm_eps; })),
-      above_min(number(
-          "model.rope_base", 0, 1e12, "base of the rotary angles", [](auto& c) -> auto& { return c.model.rope_base; })),
-      boolean(
-          "model.tie_embeddings", "the output layer uses the embedding's weights",
-          [](auto& c) -> auto& { return c.model.tie_embeddings; }),
-      choice(
-          "model.ffn.activation", activations,
-          "of every feed-forward: dense, expert and shared; swiglu has a gate matrix",
-          [](auto& c) -> auto& { return c.model.ffn.activation; }),
-      integer(
-          "model.ffn.hidden_size", 1, kMaxWidth, "inner width of the dense feed-forward",
-          [](auto& c) -> auto& { return c.model.ffn.hidden_size; }),
-      boolean(
-          "model.ffn.bias", "biases on every feed-forward: dense, expert and shared",
-          [](auto& c) -> auto& { return c.model.ffn.bias; }),
-      later("model.quantization.weights", {"\"none\"", "null"}, "quantization is", "BitNet weights"),
-      later("model.quantization.activations", {"\"none\"", "null"}, "quantization is", "BitNet activations"),
-  };
-}
-
-Table moe_keys() {
-  const Names<nn::MoeResidual> residuals = {{nn::MoeResidual::kOuter, "outer"}, {nn::MoeResidual::kInner, "inner"}};
-  const Names<BalanceCounts> counts = {{BalanceCounts::kFirstChoice, "first_choice"},
-                                       {BalanceCounts::kAllChoices, "all_choices"}};
-  return {
-      integer(
-          "model.moe.every_n_layers", 0, 4096, "block i, from 0, is MoE if (i + 1) is a multiple; 0: a dense model",
-          [](auto& c) -> auto& { return c.model.moe.every_n_layers; }),
-      integer(
-          "model.moe.experts", 1, 65536, "experts of a layer", [](auto& c) -> auto& { return c.model.moe.experts; }),
-      integer(
-          "model.moe.top_k", 1, 65536, "experts that each token or sub-token goes to",
-          [](auto& c) -> auto& { return c.model.moe.top_k; }),
-      integer(
-          "model.moe.heads", 1, 65536, "sub-tokens that a token is split into; 1: plain sparse MoE",
-          [](auto& c) -> auto& { return c.model.moe.heads; }),
-      integer(
-          "model.moe.expert_hidden_size", 1, kMaxWidth, "inner width of an expert",
-          [](auto& c) -> auto& { return c.model.moe.expert_hidden_size; }),
-      boolean(
-          "model.moe.head_layer", "the projection before the split; null: if heads > 1",
-          [](auto& c) -> auto& { return c.model.moe.head_layer; }),
-      boolean(
-          "model.moe.merge_layer", "the projection after the merge; null: if heads > 1",
-          [](auto& c) -> auto& { return c.model.moe.merge_layer; }),
-      boolean(
-          "model.moe.projection_bias", "biases on the head and merge layers",
-          [](auto& c) -> auto& { return c.model.moe.projection_bias; }),
-      choice(
-          "model.moe.residual", residuals, "inner: each sub-token is also added to its experts' sum",
-          [](auto& c) -> auto& { return c.model.moe.residual; }),
-      later("model.moe.router.kind", {"\"linear\""}, "other routers are",
-            "how scores come from a token: linear is softmax(x . e)"),
-      boolean(
-          "model.moe.router.normalize_top_k", "gate weights divided by their sum over the chosen experts",
-          [](auto& c) -> auto& { return c.model.moe.router.normalize_top_k; }),
-      decimals(above_min(number(
-                   "model.moe.capacity_factor", 0, 64, "slots of an expert relative to an even load; null: dropless",
-                   [](auto& c) -> auto& { return c.model.moe.capacity_factor; })),
-               6),
-      number(
-          "model.moe.balance_loss_weight", 0, 1e6, "weight of the balance loss",
-          [](auto& c) -> auto& { return c.model.moe.balance_loss_weight; }),
-      choice(
-          "model.moe.balance_loss_counts", counts, "choices that an expert's share in the balance loss counts",
-          [](auto& c) -> auto& { return c.model.moe.balance_loss_counts; }),
-      integer(
-          "model.moe.shared_expert_hidden_size", 0, kMaxWidth, "inner width of the expert every token uses; 0: none",
-          [](auto& c) -> auto& { return c.model.moe.shared_expert_hidden_size; }),
-  };
-}
-
 Table train_keys() {
   const Names<Precision> precisions = {
       {Precision::kAuto, "auto"}, {Precision::kFp32, "fp32"}, {Precision::kBf16, "bf16"}};
@@ -187,6 +89,16 @@ Table train_keys() {
       choice(
           "train.recompute", recomputes, "block: each block's activations are computed again in the backward pass",
           [](auto& c) -> auto& { return c.train.recompute; }),
+      integer(
+          "train.max_refused_steps", 1, kMaxSteps, "steps refused in a row after which the run stops",
+          [](auto& c) -> auto& { return c.train.max_refused_steps; }),
+      number(
+          "train.spike_guard.threshold", 0, 1e6,
+          "refuse steps whose loss or gradient norm lies so many robust deviations above the median; 0: off",
+          [](auto& c) -> auto& { return c.train.spike_guard.threshold; }),
+      integer(
+          "train.spike_guard.window_steps", 16, 1e6, "accepted steps whose median and deviation are taken",
+          [](auto& c) -> auto& { return c.train.spike_guard.window_steps; }),
   };
 }
 
@@ -248,13 +160,28 @@ Table other_keys() {
           [](auto& c) -> auto& { return c.evaluation.tokens; }),
       later("evaluation.capacity_factor", {"\"train\""}, "another capacity in validation is",
             "capacity during validation"),
-      later("checkpoint.every_steps", {"null", "0"}, "checkpoints are", "steps between checkpoints; 0: none"),
-      later("checkpoint.keep_last", {"null", "0"}, "checkpoints are", "checkpoints kept"),
+      integer(
+          "checkpoint.every_steps", 0, kMaxSteps, "steps between checkpoints; 0: only where a run ends or is stopped",
+          [](auto& c) -> auto& { return c.checkpoint.every_steps; }),
+      integer(
+          "checkpoint.keep_last", 1, 1e6, "newest checkpoints kept; older ones are deleted",
+          [](auto& c) -> auto& { return c.checkpoint.keep_last; }),
+      integer(
+          "checkpoint.keep_every_steps", 0, kMaxSteps,
+          "checkpoints of steps that this divides are kept for ever; 0: none",
+          [](auto& c) -> auto& { return c.checkpoint.keep_every_steps; }),
+      integer(
+          "checkpoint.max_failed_saves", 1, 1e6, "saves that may fail in a row before the run stops",
+          [](auto& c) -> auto& { return c.checkpoint.max_failed_saves; }),
+      boolean(
+          "checkpoint.asynchronous", "training goes on while a checkpoint is written; the same bytes",
+          [](auto& c) -> auto& { return c.checkpoint.asynchronous; }),
       integer(
           "log.every_steps", 1, kMaxSteps, "steps between log lines",
           [](auto& c) -> auto& { return c.log.every_steps; }),
-      later("log.routing_every_steps", {"null", "0"}, "records of the routing are",
-            "steps between records of the routing; 0: none"),
+      integer(
+          "log.routing_every_steps", 0, kMaxSteps, "steps between records of the routing; 0: none",
+          [](auto& c) -> auto& { return c.log.routing_every_steps; }),
   };
 }
 

@@ -137,8 +137,11 @@ void TrainingRun::log_start(const Backend& backend) {
 RunSummary TrainingRun::run() {
   while (trainer_.steps_done() < config_.train.steps) step();
   progress_.clear();
-  nn::save_parameters(*ctx_, trainer_.task().parameters(), folder_ + "/" + kModelFileName,
-                      {{"format", "mhmoe"}, {"config", resolved_config(config_)}});
+  const nn::ParameterStore& parameters = trainer_.task().parameters();
+  std::vector<float> values(static_cast<size_t>(parameters.master().count()));
+  ctx_->download(values.data(), parameters.master());
+  write_safetensors(folder_ + "/" + kModelFileName, nn::name_parts(parameters, values.data()),
+                    {{"format", "mhmoe"}, {"config", resolved_config(config_)}});
   RunSummary summary{.folder = folder_,
                      .tokens = tokens(config_.train.steps),
                      .seconds = timing_.training,

@@ -49,6 +49,13 @@ struct LearningRateConfig {
   Decay decay = Decay::kLinear;
 };
 
+// A step whose loss or gradient norm lies more than `threshold` robust deviations above the median of the last
+// window_steps accepted steps is refused; docs/numerics.md. threshold 0: off.
+struct SpikeGuardConfig {
+  double threshold = 0;
+  int64_t window_steps = 128;
+};
+
 struct TrainConfig {
   int64_t steps = 100000;
   int64_t batch_tokens = 524288;
@@ -58,6 +65,8 @@ struct TrainConfig {
   LearningRateConfig learning_rate;
   double gradient_clip_norm = 2.0;  // 0: off
   Recompute recompute = Recompute::kNone;
+  int64_t max_refused_steps = 10;  // in a row
+  SpikeGuardConfig spike_guard;
 };
 
 struct EvaluationConfig {
@@ -65,8 +74,17 @@ struct EvaluationConfig {
   int64_t tokens = 1048576;
 };
 
+struct CheckpointConfig {
+  int64_t every_steps = 5000;  // 0: only when the run ends or is stopped
+  int64_t keep_last = 3;
+  int64_t keep_every_steps = 0;  // these are never deleted; 0: none
+  int64_t max_failed_saves = 3;  // in a row
+  bool asynchronous = true;
+};
+
 struct LogConfig {
   int64_t every_steps = 10;
+  int64_t routing_every_steps = 1000;  // 0: none
 };
 
 // Without effect on one rank.
@@ -84,6 +102,7 @@ struct RunConfig {
   TrainConfig train;
   ParallelConfig parallel;
   EvaluationConfig evaluation;
+  CheckpointConfig checkpoint;
   LogConfig log;
 };
 

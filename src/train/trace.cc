@@ -110,7 +110,7 @@ std::vector<HostTensor> trace(Context& ctx, const nn::ModelConfig& config, const
   const int64_t rows = batch.tokens.count();
   CausalLm model(config, options.recompute_blocks, rows);
   model.parameters().allocate(ctx, options.compute);
-  nn::load_parameters(ctx, model.parameters(), weights);
+  nn::load_parameters(ctx, model.parameters(), {&weights, 1});
 
   const int64_t layers = model.moe_layers();
   const Tensor losses = ctx.state().allocate("losses", DType::kF32, {rows});
