@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,8 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
+
+#include "core/file_system.h"
 
 namespace mhmoe {
 namespace {
@@ -31,16 +34,13 @@ ExitCode exit_code(int error, ExitCode otherwise) {
   }
 }
 
-// A rename is durable only once its folder is on the disk too. File systems that cannot sync a folder say EINVAL, and a
-// folder that may be written need not be readable.
-void sync_folder_of(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const int folder = open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0 && errno == EACCES) return;
-  if (folder < 0) fail_errno(path, "open its folder to sync it", errno);
-  const int error = fsync(folder) == 0 ? 0 : errno;
-  close(folder);
-  if (error != 0 && error != EINVAL) fail_errno(path, "sync its folder", error);
+constexpr size_t kBufferBytes = size_t{256} << 10;
+
+// No name that another process has, by chance or on purpose.
+std::string temporary_name(const std::string& path) {
+  uint64_t random = 0;
+  if (getrandom(&random, sizeof(random), 0) != sizeof(random)) fail_errno(path, "draw a random name", errno);
+  return fmt::format("{}.tmp-{}-{:016x}", path, getpid(), random);
 }
 
 }  // namespace
@@ -92,29 +92,53 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
 }
 
-AtomicFile::AtomicFile(const std::string& path)
-    : path_(path), temporary_path_(fmt::format("{}.tmp-{}", path, getpid())) {
+AtomicFile::AtomicFile(const std::string& path) : path_(path), temporary_path_(temporary_name(path)) {
   create_parent_folder(path);
-  file_ = std::fopen(temporary_path_.c_str(), "wbe");
-  if (file_ == nullptr) fail_errno(path, "create", errno, ExitCode::kCannotCreate);
+  buffer_.reserve(kBufferBytes);
+  descriptor_ = file_system().create(temporary_path_.c_str());
+  if (descriptor_ < 0) fail_errno(path, "create", -descriptor_, ExitCode::kCannotCreate);
 }
 
 AtomicFile::~AtomicFile() {
-  if (file_ == nullptr) return;
-  std::fclose(file_);
-  unlink(temporary_path_.c_str());
+  discard();
+}
+
+void AtomicFile::discard() {
+  if (descriptor_ >= 0) file_system().close(std::exchange(descriptor_, -1));
+  if (!temporary_path_.empty()) file_system().remove_file(std::exchange(temporary_path_, {}).c_str());
+}
+
+void AtomicFile::check(int result, const char* doing) {
+  if (result >= 0) return;
+  discard();
+  fail_errno(path_, doing, -result);
+}
+
+void AtomicFile::flush() {
+  check(write_whole(descriptor_, buffer_.data(), buffer_.size()), "write");
+  buffer_.clear();
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
-  if (bytes != 0 && std::fwrite(data, 1, bytes, file_) != bytes) fail_errno(path_, "write", errno);
+  MHMOE_CHECK(descriptor_ >= 0, "{}: written after it was committed or failed", path_);
+  if (buffer_.size() + bytes > kBufferBytes) flush();
+  if (bytes > kBufferBytes) {
+    check(write_whole(descriptor_, data, bytes), "write");
+  } else {
+    const auto* from = static_cast<const std::byte*>(data);
+    buffer_.insert(buffer_.end(), from, from + bytes);
+  }
 }
 
 void AtomicFile::commit() {
-  if (std::fflush(file_) != 0) fail_errno(path_, "write", errno);
-  if (fsync(fileno(file_)) != 0) fail_errno(path_, "sync", errno);
-  if (std::rename(temporary_path_.c_str(), path_.c_str()) != 0) fail_errno(path_, "rename", errno);
-  std::fclose(std::exchange(file_, nullptr));
-  sync_folder_of(path_);
+  MHMOE_CHECK(descriptor_ >= 0, "{}: committed after it was committed or failed", path_);
+  flush();
+  check(file_system().sync(descriptor_), "sync");
+  check(file_system().close(std::exchange(descriptor_, -1)), "close");
+  check(file_system().rename(temporary_path_.c_str(), path_.c_str()), "rename");
+  temporary_path_.clear();
+  const std::filesystem::path parent = std::filesystem::path(path_).parent_path();
+  check(file_system().sync_folder(parent.empty() ? "." : parent.c_str()), "sync its folder");
 }
 
 void create_parent_folder(const std::string& path) {

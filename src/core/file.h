@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdio>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/api.h"
 #include "core/error.h"
@@ -55,9 +55,10 @@ class MHMOE_API MappedFile {
   size_t size_ = 0;
 };
 
-// Written to PATH.tmp-PID; commit() syncs it and renames it to PATH, so that PATH is always whole. Without commit() the
-// temporary file is removed and PATH is left as it was. Creates the folder it lies in. Throws as fail_errno:
-// kCannotCreate from the constructor, kIo afterwards.
+// Written to PATH.tmp-PID-RANDOM; commit() syncs it and renames it to PATH, so that PATH is always whole. Without
+// commit(), or when anything fails, the temporary file is removed and PATH is left as it was; only a folder that cannot
+// be synced fails after the rename. Creates the folder it lies in. Throws as fail_errno: kCannotCreate from the
+// constructor, kIo afterwards, and of no use then.
 class MHMOE_API AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);
@@ -70,9 +71,14 @@ class MHMOE_API AtomicFile {
   void commit();
 
  private:
+  void check(int result, const char* doing);
+  void discard();
+  void flush();
+
   std::string path_;
   std::string temporary_path_;
-  std::FILE* file_ = nullptr;
+  std::vector<std::byte> buffer_;
+  int descriptor_ = -1;
 };
 
 // Creates the folder that `path` lies in, and its parents. Throws as fail_errno, kCannotCreate for most.

@@ -37,4 +37,8 @@ MHMOE_API FileSystem& file_system();
 // For tests: null restores the system's. Not while another thread writes.
 MHMOE_API void use_file_system(FileSystem* replacement);
 
+// All bytes, by as many calls of file_system().write as that takes. Returns 0 or the negated errno; some of the bytes
+// may then have been written.
+MHMOE_API int write_whole(int descriptor, const void* data, size_t bytes);
+
 }  // namespace mhmoe
