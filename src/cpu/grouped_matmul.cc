@@ -16,10 +16,11 @@ namespace {
 
 // Pieces of fixed size, whatever the number of threads: their results do not depend on it.
 // A row's result must not depend on its place among the expert's rows or on their number either, else a later token
-// could change an earlier one's bits. oneDNN's AVX2 kernels grant that for multiples of 12 rows (tried: 1 to 3 rows
-// left over by 6 are summed in another order), so shorter tails are filled up.
-constexpr int64_t kRowQuantum = 12;
-constexpr int64_t kRowBlock = 11 * kRowQuantum;
+// could change an earlier one's bits. oneDNN grants that for multiples of 24 rows (tried: its AVX2 kernels sum 1 to 3
+// rows left over by 6 in another order, its AVX-512 kernels fewer than 16 rows altogether), so shorter tails are filled
+// up.
+constexpr int64_t kRowQuantum = 24;
+constexpr int64_t kRowBlock = 5 * kRowQuantum;
 constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kInnerBlock = 1024;
 
