@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
-#include <numeric>
-#include <utility>
 
 #include "train/config_schema.h"
+#include "train/json_checks.h"
 
 namespace mhmoe::train {
 namespace {
@@ -16,31 +15,6 @@ using json::Value;
 
 std::string join(const std::string& section, const std::string& name) {
   return section.empty() ? name : section + "." + name;
-}
-
-[[noreturn]] void fail_at(const Value& value, const std::string& path, const std::string& message) {
-  fail(ExitCode::kConfig, "{}: {}: {}", value.where(), path, message);
-}
-
-// The value as the user wrote it, cut to a readable length.
-std::string found(const Value& value) {
-  std::string text = value.is_number() && !value.text.empty() ? value.text : json::to_line(value);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
-}
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({diagonal + (a[i - 1] != b[j - 1]), above + 1, row[j - 1] + 1});
-      diagonal = above;
-    }
-  }
-  return row.back();
 }
 
 // Every key and every section.
@@ -63,7 +37,7 @@ std::string last_part(const std::string& path) {
 // The valid path that looks most like this one, or "". The name weighs more than the section it stands in.
 std::string nearest_path(const std::string& section, const std::string& name) {
   std::string best;
-  size_t best_score = 2 * std::max<size_t>(2, name.size() / 3) + 2;
+  size_t best_score = 2 * likely_edits(name) + 2;
   for (const std::string& path : all_paths()) {
     const bool same_section = path == join(section, last_part(path));
     const size_t score = 2 * edit_distance(name, last_part(path)) + (same_section ? 0 : 1);
@@ -135,7 +109,7 @@ class Reader {
   void read_object(const Value& object, const std::string& section, size_t index) {
     for (const Value& value : object.items) {
       if (value.key == "comment") {
-        check_comment(value, section);
+        check_comment(value, join(section, "comment"));
       } else if (value.key == "extends" && section.empty()) {
         continue;
       } else {
@@ -150,14 +124,6 @@ class Reader {
   }
 
  private:
-  static void check_comment(const Value& value, const std::string& section) {
-    const auto is_string = [](const Value& item) { return item.kind == Kind::kString; };
-    if (is_string(value)) return;
-    if (value.kind == Kind::kArray && std::all_of(value.items.begin(), value.items.end(), is_string)) return;
-    fail_at(value, join(section, "comment"),
-            fmt::format("found {}, expected a string or a list of strings", found(value)));
-  }
-
   void read_member(const Value& value, const std::string& section, size_t index) {
     const std::string path = join(section, value.key);
     if (mentions_dropout(value.key)) {
