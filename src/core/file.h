@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,24 +19,42 @@ namespace mhmoe {
 [[noreturn]] MHMOE_API void fail_errno(const std::string& path, const char* doing, int error,
                                        ExitCode otherwise = ExitCode::kIo);
 
-// A regular file open for reading. Throws as fail_errno, or Error(kMissingInput) for what is no regular file.
+// By what a file is known again.
+struct FileState {
+  uint64_t device = 0, inode = 0;
+  int64_t bytes = 0;
+  int64_t modified = 0;  // nanoseconds since 1970
+  bool operator==(const FileState&) const = default;
+};
+
+// Whether a path may end in a symbolic link. A link or a special file among files that must be the program's own, as
+// those of a checkpoint, is Error(kPermission).
+enum class Links : uint8_t { kFollow, kRefuse };
+
+// A regular file open for reading; opening anything else never waits. Throws as fail_errno, or Error(kMissingInput) for
+// what is no regular file. A file that is replaced, cut or written to while it is used gives Error(kIo) "PATH: changed
+// while it was being read ...".
 class MHMOE_API InputFile {
  public:
-  explicit InputFile(const std::string& path);
+  explicit InputFile(const std::string& path, Links links = Links::kFollow);
   ~InputFile();
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
 
   const std::string& path() const { return path_; }
   int descriptor() const { return descriptor_; }
-  size_t size() const { return size_; }
-  // Throws Error(kBadData) when the file ends before offset + bytes.
+  const FileState& state() const { return state_; }  // when it was opened
+  size_t size() const { return static_cast<size_t>(state_.bytes); }
+  // Throws Error(kBadData) when bytes beyond size() are asked for. A failing disk is told with the offset.
   void read(void* data, size_t bytes, size_t offset) const;
+  std::string read_whole() const;
+  // Looks whether the path still leads to the same file, of the same size and time of modification.
+  void check_unchanged() const;
 
  private:
   std::string path_;
   int descriptor_;
-  size_t size_ = 0;
+  FileState state_;
 };
 
 // A read-only memory map of a whole regular file. Throws as InputFile.
@@ -47,12 +66,18 @@ class MHMOE_API MappedFile {
   MappedFile& operator=(MappedFile&&) = delete;
 
   const std::string& path() const { return path_; }
-  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  size_t size() const { return static_cast<size_t>(state_.bytes); }
+  // Touching them ends the process with SIGBUS where the file was cut or the disk fails: copy() does not.
+  std::span<const std::byte> bytes() const { return {data_, size()}; }
+  // The bytes must lie within size(). Where the file was cut within a page, the rest of that page reads as zeros;
+  // check_unchanged() tells.
+  void copy(void* out, size_t bytes, size_t offset) const;
+  void check_unchanged() const;
 
  private:
   std::string path_;
   const std::byte* data_ = nullptr;
-  size_t size_ = 0;
+  FileState state_;
 };
 
 // Written to PATH.tmp-PID-RANDOM; commit() syncs it and renames it to PATH, so that PATH is always whole. Without

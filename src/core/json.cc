@@ -192,9 +192,7 @@ Value parse(std::string_view text, const std::string& file, ExitCode code, Limit
 Value read_file(const std::string& path, ExitCode code, Limits limits) {
   const InputFile file(path);
   if (file.size() > limits.bytes) fail(code, "{}: {} bytes; at most {} are read", path, file.size(), limits.bytes);
-  std::string text(file.size(), '\0');
-  file.read(text.data(), text.size(), 0);
-  return parse(text, path, code, limits);
+  return parse(file.read_whole(), path, code, limits);
 }
 
 }  // namespace mhmoe::json

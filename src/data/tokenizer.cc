@@ -35,9 +35,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path_or_bytes) {
   if (path_or_bytes == "bytes") return std::make_unique<ByteTokenizer>();
-  const MappedFile file(path_or_bytes);
-  const auto bytes = file.bytes();
-  return make_sentencepiece_tokenizer(path_or_bytes, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  return make_sentencepiece_tokenizer(path_or_bytes, InputFile(path_or_bytes).read_whole());
 }
 
 }  // namespace mhmoe::data
