@@ -2,13 +2,13 @@
 
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <span>
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/hash.h"
 
 namespace mhmoe::data {
 namespace {
@@ -32,7 +32,7 @@ class WordCache {
   static constexpr size_t kMostWords = size_t{1} << 17;
   struct Hash {
     using is_transparent = void;
-    size_t operator()(std::string_view word) const { return XXH3_64bits(word.data(), word.size()); }
+    size_t operator()(std::string_view word) const { return xxh3(word); }
   };
   std::unordered_map<std::string, std::vector<int32_t>, Hash, std::equal_to<>> words_;
   uint64_t model_ = 0;
@@ -52,7 +52,7 @@ class SentencePieceTokenizer : public Tokenizer {
     if (eos_ < 0) fail(ExitCode::kBadData, "{}: the model defines no end-of-sentence piece; documents need one", path);
     for (int id = 0; id < processor_.GetPieceSize(); ++id) pieces_.push_back(bytes_of(id));
     name_ = "sentencepiece";
-    hash_ = XXH3_64bits(model.data(), model.size());
+    hash_ = xxh3(model);
     exact_ = has_byte_pieces() && !adds_dummy_prefix();
     cuts_lines_ = exact_ && !has_piece_with_newline();
     cuts_words_ = exact_ && !has_piece_with_space_after_word();

@@ -1,11 +1,10 @@
 #include "train/dump.h"
 
-#include <xxhash.h>
-
 #include <cmath>
 #include <limits>
 
 #include "core/file.h"
+#include "core/hash.h"
 #include "core/json.h"
 
 namespace mhmoe::train {
@@ -71,7 +70,7 @@ std::string index_line(const NamedTensor& named) {
   line.add("max", found.max);
   line.add("mean", numbers > 0 ? found.sum / static_cast<double>(numbers) : 0);
   line.add("nan", found.nan);
-  line.add("xxh3", fmt::format("{:016x}", XXH3_64bits(tensor.data, tensor.bytes())));
+  line.add("xxh3", to_hex(xxh3(tensor.data, tensor.bytes())));
   return json::to_line(line) + "\n";
 }
 
