@@ -1,12 +1,13 @@
 #include "core/safetensors.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <bit>
 #include <new>
 #include <set>
 #include <utility>
 
-#include "core/file.h"
 #include "core/safetensors_header.h"
 
 namespace mhmoe {
@@ -44,8 +45,10 @@ SafetensorsHeader layout(std::span<const NamedTensor*> tensors, const std::map<s
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
-  const InputFile file(path);
+SafetensorsFile::SafetensorsFile(const std::string& path) : SafetensorsFile(InputFile(path)) {}
+
+SafetensorsFile::SafetensorsFile(const InputFile& file) : path_(file.path()) {
+  const std::string& path = path_;
   const size_t file_bytes = file.size();
   uint64_t header_bytes = 0;
   if (file_bytes < kLengthBytes) fail(ExitCode::kBadData, "'{}' is truncated: it has {} bytes", path, file_bytes);
@@ -60,8 +63,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   }
   std::string text(header_bytes, '\0');
   file.read(text.data(), text.size(), kLengthBytes);
-  const size_t data_offset = kLengthBytes + header_bytes;
-  SafetensorsHeader header = parse_safetensors_header(path, text, file_bytes - data_offset);
+  data_offset_ = kLengthBytes + header_bytes;
+  SafetensorsHeader header = parse_safetensors_header(path, text, file_bytes - data_offset_);
   metadata_ = std::move(header.metadata);
 
   const auto aligned = [](size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; };
@@ -72,14 +75,29 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   } catch (const std::bad_alloc&) {
     fail(ExitCode::kMemory, "'{}': no memory for its {} bytes", path, memory);
   }
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash(XXH3_createState(), XXH3_freeState);
+  XXH3_64bits_reset(hash.get());
+  XXH3_64bits_update(hash.get(), &header_bytes, kLengthBytes);
+  XXH3_64bits_update(hash.get(), text.data(), text.size());
   size_t position = 0;
   for (const auto& entry : header.entries) {
-    file.read(bytes_.data() + position, entry.end - entry.begin, data_offset + entry.begin);
+    file.read(bytes_.data() + position, entry.end - entry.begin, data_offset_ + entry.begin);
+    XXH3_64bits_update(hash.get(), bytes_.data() + position, entry.end - entry.begin);
     const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
     tensors_.emplace(entry.name, Tensor(bytes_.data() + position, entry.dtype, shape));
     names_.push_back(entry.name);
     position += aligned(entry.end - entry.begin);
   }
+  xxh3_ = XXH3_64bits_digest(hash.get());
+}
+
+size_t SafetensorsFile::offset(const std::string& name) const {
+  size_t position = data_offset_;
+  for (const std::string& before : names_) {
+    if (before == name) break;
+    position += at(before).bytes();
+  }
+  return position;
 }
 
 const Tensor& SafetensorsFile::at(const std::string& name) const {
@@ -123,8 +141,8 @@ std::vector<double> SafetensorsFile::doubles(const std::string& name) const {
   return values;
 }
 
-void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+void stream_safetensors(const ByteSink& write, std::span<const NamedTensor> tensors,
+                        const std::map<std::string, std::string>& metadata) {
   std::vector<const NamedTensor*> order;
   for (const NamedTensor& named : tensors) order.push_back(&named);
   // Widest elements first: every tensor is then aligned for readers that map the file.
@@ -132,13 +150,18 @@ void write_safetensors(const std::string& path, std::span<const NamedTensor> ten
     return size_of(a->tensor.dtype) > size_of(b->tensor.dtype);
   });
   const std::string header = format_safetensors_header(layout(order, metadata));
-  MHMOE_CHECK(header.size() <= SafetensorsHeader::kMaxBytes, "'{}': a header of {} bytes is too large", path,
+  MHMOE_CHECK(header.size() <= SafetensorsHeader::kMaxBytes, "safetensors: a header of {} bytes is too large",
               header.size());
-  AtomicFile file(path);
   const uint64_t length = header.size();
-  file.write(&length, kLengthBytes);
-  file.write(header.data(), header.size());
-  for (const NamedTensor* named : order) file.write(named->tensor.data, named->tensor.bytes());
+  write(&length, kLengthBytes);
+  write(header.data(), header.size());
+  for (const NamedTensor* named : order) write(named->tensor.data, named->tensor.bytes());
+}
+
+void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  AtomicFile file(path);
+  stream_safetensors([&](const void* data, size_t bytes) { file.write(data, bytes); }, tensors, metadata);
   file.commit();
 }
 

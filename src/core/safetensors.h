@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/file.h"
 #include "core/tensor.h"
 
 namespace mhmoe {
@@ -19,6 +21,7 @@ namespace mhmoe {
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
+  explicit SafetensorsFile(const InputFile& file);
   SafetensorsFile(SafetensorsFile&&) = default;
   SafetensorsFile(const SafetensorsFile&) = delete;  // its tensors point into it
   const std::string& path() const { return path_; }
@@ -30,6 +33,10 @@ class SafetensorsFile {
   // The values converted to double, whatever the dtype.
   std::vector<double> doubles(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  // XXH3-64 of the whole file, header and all, as it was read.
+  uint64_t xxh3() const { return xxh3_; }
+  // Where the tensor's bytes begin in the file.
+  size_t offset(const std::string& name) const;
 
  private:
   std::string path_;
@@ -37,6 +44,8 @@ class SafetensorsFile {
   std::vector<std::string> names_;
   std::map<std::string, Tensor> tensors_;
   std::map<std::string, std::string> metadata_;
+  size_t data_offset_ = 0;
+  uint64_t xxh3_ = 0;
 };
 
 struct NamedTensor {
@@ -49,5 +58,10 @@ struct NamedTensor {
 // Tensors lie in the given order, those of wider elements first.
 void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                        const std::map<std::string, std::string>& metadata = {});
+
+// The same bytes, handed to `write` from first to last.
+using ByteSink = std::function<void(const void* data, size_t bytes)>;
+void stream_safetensors(const ByteSink& write, std::span<const NamedTensor> tensors,
+                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace mhmoe

@@ -8,70 +8,89 @@
 #include <string>
 #include <vector>
 
-#include "core/json.h"
 #include "core/safetensors.h"
+#include "train/checkpoint_manifest.h"
 
 namespace mhmoe::train {
 
 // What a checkpoint holds, copied to host memory at one step: the run goes on while it is written.
 struct Snapshot {
-  std::string run_id;
+  Snapshot() = default;
+  Snapshot(Snapshot&&) = default;  // a copy would have views into the original
+  Snapshot& operator=(Snapshot&&) = default;
+
+  std::string run_id;  // letters, digits, '-' and '_', at most 64
   int64_t step = 0;
   std::string config;  // the resolved configuration, JSON text
-  json::Value state;   // whatever the run wants back; scalars and hashes
+  json::Value state;   // whatever the run wants back; scalars and hashes. Numbers must be finite.
   // f32, under the public names of parameters; optimizer tensors as moment1.NAME and moment2.NAME. Views into storage.
   std::vector<NamedTensor> model, optimizer;
   std::vector<std::vector<float>> storage;
 };
 
 // Writes FOLDER/step-00001200 by the protocol: temporary folder, every file synced, manifest, rename, folder synced,
-// FOLDER/latest replaced. On an error, thrown as AtomicFile throws, nothing is left but what was there. Returns the
-// checkpoint's path.
+// FOLDER/latest replaced. Returns the checkpoint's path.
+//
+// A checkpoint of that step that is whole and holds the same is kept; another one of this run is replaced. Checkpoints
+// of later steps, which a run leaves behind when it goes back, are set aside with a warning.
+//
+// On an error, thrown as AtomicFile throws, what was there is as it was and the new files are gone; only when the
+// rename could not be made durable, or `latest` not written, the new checkpoint stays, complete. Error(kCannotCreate)
+// if the step's checkpoint is of another run.
 std::string write_checkpoint(const std::string& folder, const Snapshot& snapshot);
 
-// One complete checkpoint, opened: its manifest has been checked against its own checksum, every file against its size.
-// Tensors are checked when they are read.
+// One complete checkpoint, opened: its manifest has been checked against its own checksum, every file against its size,
+// and there is nothing else in the folder. Tensors are checked when they are read.
 class Checkpoint {
  public:
-  // Throws Error(kMissingInput), Error(kBadData) naming file, tensor or byte range, Error(kPermission) for links and
+  // Throws Error(kMissingInput), Error(kBadData) naming file and what is wrong, Error(kPermission) for links and
   // special files.
   explicit Checkpoint(const std::string& path);
 
   const std::string& path() const { return path_; }
-  const std::string& run_id() const { return run_id_; }
-  int64_t step() const { return step_; }
-  const std::string& config() const { return config_; }
-  const json::Value& state() const { return state_; }
-  struct TensorEntry {
-    std::string file;
-    std::vector<int64_t> shape;
-    uint64_t xxh3 = 0;
-  };
-  const std::map<std::string, TensorEntry>& tensors() const { return tensors_; }
+  const std::string& run_id() const { return manifest_.run_id; }
+  int64_t step() const { return manifest_.step; }
+  const std::string& config() const { return manifest_.config; }  // JSON text, as it was given
+  const json::Value& state() const { return manifest_.state; }
+  const std::string& mhmoe_version() const { return manifest_.mhmoe_version; }
+  using TensorEntry = Manifest::Tensor;
+  const std::map<std::string, TensorEntry>& tensors() const { return manifest_.tensors; }
+  int64_t bytes() const;  // of all its files but the manifest
 
-  // The checkpoint's files of that kind ("model" or "optimizer"), every tensor checked against its checksum; non-finite
-  // values are refused unless allowed.
+  // The checkpoint's files of that kind ("model" or "optimizer"), every tensor checked against its checksum, every file
+  // against its own; throws Error(kBadData) naming file, tensor and byte range. Non-finite values are refused unless
+  // allowed.
   std::vector<SafetensorsFile> read(const std::string& kind, bool allow_nonfinite = false) const;
   // Reads everything and throws what is wrong.
-  void verify() const;
+  void verify(bool allow_nonfinite = false) const;
 
  private:
-  void parse_manifest(const json::Value& manifest);
+  void check_folder() const;
+  SafetensorsFile read_file(const std::string& name, bool allow_nonfinite) const;
 
-  std::string path_, run_id_, config_;
-  int64_t step_ = 0;
-  json::Value state_;
-  std::map<std::string, TensorEntry> tensors_;
-  std::map<std::string, int64_t> files_;  // name and bytes
+  std::string path_;
+  Manifest manifest_;
 };
 
-// The newest complete checkpoint of the folder, fully verified; older ones are tried when it is damaged, and a warning
-// says what was passed over. Folders of unfinished saves are ignored. Absent if there is no checkpoint at all; throws
-// Error(kBadData) if there are some and none is good.
-std::optional<Checkpoint> newest_checkpoint(const std::string& folder);
+// The steps of which the folder has a checkpoint, whole or not, ascending; unfinished saves are ignored. Empty if there
+// is no such folder.
+std::vector<int64_t> checkpoint_steps(const std::string& folder);
+// FOLDER/step-00001200
+std::string checkpoint_path(const std::string& folder, int64_t step);
 
-// Deletes what unfinished saves and deletions left, and the oldest checkpoints beyond the newest keep_last (at least
-// 1), except those whose step is a multiple of keep_every (0: none) and `in_use`.
-void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every, const std::string& in_use);
+// The newest complete checkpoint of the folder, fully verified; older ones are tried when it is damaged, and a warning
+// says what was passed over. Absent if there is no checkpoint at all; if there are some and none is good, throws the
+// newest one's error, Error(kBadData) as a rule.
+std::optional<Checkpoint> newest_checkpoint(const std::string& folder, bool allow_nonfinite = false);
+
+// The checkpoint that a person means by `path`: a checkpoint, or the newest of a run's folder or of its `checkpoints`.
+// Verified. Error(kMissingInput) if there is none.
+Checkpoint find_checkpoint(const std::string& path, bool allow_nonfinite = false);
+
+// Deletes what unfinished saves and deletions left, and complete checkpoints older than the newest keep_last (at least
+// 1) complete ones, except those whose step is a multiple of keep_every (0: none) and those `in_use`, which are paths.
+// A `latest` that names no complete checkpoint is made anew.
+void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every,
+                       const std::vector<std::string>& in_use = {});
 
 }  // namespace mhmoe::train

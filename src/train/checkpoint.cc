@@ -1,0 +1,208 @@
+#include "train/checkpoint.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <filesystem>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "train/checkpoint_folder.h"
+
+namespace mhmoe::train {
+namespace {
+
+constexpr size_t kMaxManifestBytes = size_t{64} << 20;
+
+struct stat status_of(const std::string& path) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) != 0) fail_errno(path, "open", errno);
+  return status;
+}
+
+// A checkpoint is of plain files that nothing else names: a link could lead anywhere, or be changed from elsewhere.
+void require_plain_file(const std::string& path, const struct stat& status) {
+  if (S_ISREG(status.st_mode) && status.st_nlink == 1) return;
+  fail(ExitCode::kPermission, "{}: is a {}; a checkpoint is made of plain files, so copy them", path,
+       S_ISLNK(status.st_mode)   ? "symbolic link"
+       : S_ISREG(status.st_mode) ? "file with several names (hard links)"
+       : S_ISDIR(status.st_mode) ? "folder"
+                                 : "special file");
+}
+
+std::string read_text(const std::string& path) {
+  const InputFile file(path, Links::kRefuse);
+  if (file.size() > kMaxManifestBytes) {
+    fail(ExitCode::kBadData, "{}: has {} bytes, a manifest has at most {}", path, file.size(), kMaxManifestBytes);
+  }
+  std::string text(file.size(), '\0');
+  file.read(text.data(), text.size(), 0);
+  return text;
+}
+
+std::string metadata_of(const SafetensorsFile& file, const std::string& key) {
+  const auto found = file.metadata().find(key);
+  return found == file.metadata().end() ? "none" : found->second;
+}
+
+// What can be told of a file that is not the manifest's.
+std::string origin(const std::string& path) {
+  try {
+    const SafetensorsFile file(InputFile(path, Links::kRefuse));
+    return fmt::format("it is whole, of step {} of run {}", metadata_of(file, "step"), metadata_of(file, "run_id"));
+  } catch (const Error&) {
+    return "it was cut off or overwritten";
+  }
+}
+
+void check_finite(const std::string& path, const std::string& name, const Tensor& tensor) {
+  const auto* values = tensor.as<float>();
+  for (int64_t i = 0; i < tensor.count(); ++i) {
+    if (std::isfinite(values[i])) continue;
+    fail(ExitCode::kBadData,
+         "{}: tensor '{}' holds {} at element {}; training cannot go on from there, so take an earlier checkpoint",
+         path, name, values[i], i);
+  }
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const std::string& path) : path_(path) {
+  const struct stat status = status_of(path);
+  if (!S_ISDIR(status.st_mode)) {
+    fail(S_ISLNK(status.st_mode) ? ExitCode::kPermission : ExitCode::kMissingInput,
+         "{}: is not the folder of a checkpoint", path);
+  }
+  const std::string manifest_path = path + "/" + kManifestFileName;
+  if (access(manifest_path.c_str(), F_OK) != 0 && errno == ENOENT) {
+    fail(ExitCode::kBadData, "{}: is not a complete checkpoint: it has no {}", path, kManifestFileName);
+  }
+  require_plain_file(manifest_path, status_of(manifest_path));
+  manifest_ = parse_manifest(manifest_path, read_text(manifest_path));
+  check_folder();
+}
+
+// Exactly the files of the manifest, of the right sizes, and a folder's name that does not say another step.
+void Checkpoint::check_folder() const {
+  const std::string name = std::filesystem::path(path_).filename().string();
+  const bool is_step = name.size() == checkpoint_name(0).size() && name.starts_with("step-");
+  if (is_step && name != checkpoint_name(step())) {
+    fail(ExitCode::kBadData, "{}: its manifest is of step {} of run {}", path_, step(), run_id());
+  }
+  const std::vector<std::string> names = list_folder(path_);
+  for (const std::string& found : names) {
+    const std::string file = path_ + "/" + found;
+    const struct stat status = status_of(file);
+    require_plain_file(file, status);
+    if (found == kManifestFileName) continue;
+    const auto entry = manifest_.files.find(found);
+    if (entry == manifest_.files.end()) {
+      fail(ExitCode::kBadData, "{}: is not part of the checkpoint (step {} of run {}); take it out", file, step(),
+           run_id());
+    }
+    if (status.st_size != entry->second.bytes) {
+      fail(ExitCode::kBadData, "{}: has {} bytes, the manifest says {}: {}", file, status.st_size, entry->second.bytes,
+           origin(file));
+    }
+  }
+  for (const auto& [file, entry] : manifest_.files) {
+    if (std::ranges::find(names, file) == names.end()) {
+      fail(ExitCode::kBadData, "{}/{}: is missing (step {} of run {})", path_, file, step(), run_id());
+    }
+  }
+}
+
+int64_t Checkpoint::bytes() const {
+  int64_t sum = 0;
+  for (const auto& [name, file] : manifest_.files) sum += file.bytes;
+  return sum;
+}
+
+SafetensorsFile Checkpoint::read_file(const std::string& name, bool allow_nonfinite) const {
+  const std::string path = path_ + "/" + name;
+  SafetensorsFile file(InputFile(path, Links::kRefuse));
+  const std::string found_run = metadata_of(file, "run_id"), found_step = metadata_of(file, "step");
+  if (found_run != run_id() || found_step != std::to_string(step())) {
+    fail(ExitCode::kBadData, "{}: is of step {} of run {}, its checkpoint is of step {} of run {}", path, found_step,
+         found_run, step(), run_id());
+  }
+  size_t expected = 0;
+  for (const auto& [tensor_name, entry] : tensors()) {
+    if (entry.file != name) continue;
+    ++expected;
+    const Tensor& tensor = file.at(tensor_name);
+    if (tensor.dtype != DType::kF32 || !std::ranges::equal(tensor.shape(), entry.shape)) {
+      fail(ExitCode::kBadData, "{}: tensor '{}' is {}, which is not what the manifest says", path, tensor_name,
+           tensor.describe());
+    }
+    const uint64_t found = XXH3_64bits(tensor.data, tensor.bytes());
+    if (found != entry.xxh3) {
+      const size_t begin = file.offset(tensor_name);
+      fail(ExitCode::kBadData,
+           "{}: tensor '{}' is damaged: checksum {:016x}, the manifest says {:016x} (bytes {} to {}); take another "
+           "checkpoint",
+           path, tensor_name, found, entry.xxh3, begin, begin + tensor.bytes());
+    }
+    if (!allow_nonfinite) check_finite(path, tensor_name, tensor);
+  }
+  if (file.names().size() != expected) {
+    fail(ExitCode::kBadData, "{}: holds {} tensors, the manifest says {}", path, file.names().size(), expected);
+  }
+  if (file.xxh3() != manifest_.files.at(name).xxh3) {
+    fail(ExitCode::kBadData, "{}: its header is damaged: the tensors are right, the file's checksum is not", path);
+  }
+  return file;
+}
+
+std::vector<SafetensorsFile> Checkpoint::read(const std::string& kind, bool allow_nonfinite) const {
+  std::vector<SafetensorsFile> files;
+  for (const auto& [name, entry] : manifest_.files) {
+    if (name.starts_with(kind + "-")) files.push_back(read_file(name, allow_nonfinite));
+  }
+  if (files.empty()) fail(ExitCode::kBadData, "{}: has no {} files", path_, kind);
+  return files;
+}
+
+void Checkpoint::verify(bool allow_nonfinite) const {
+  for (const auto& [name, entry] : manifest_.files) read_file(name, allow_nonfinite);
+}
+
+std::optional<Checkpoint> newest_checkpoint(const std::string& folder, bool allow_nonfinite) {
+  std::optional<Error> newest_error;
+  const std::vector<int64_t> steps = checkpoint_steps(folder);
+  for (size_t i = steps.size(); i-- > 0;) {
+    try {
+      Checkpoint checkpoint(checkpoint_path(folder, steps[i]));
+      checkpoint.verify(allow_nonfinite);
+      return checkpoint;
+    } catch (const Error& error) {
+      if (error.code() == ExitCode::kMemory) throw;
+      log::warning("checkpoint of step {} is passed over: {}", steps[i], error.what());
+      if (!newest_error) newest_error = error;
+    }
+  }
+  if (newest_error) {
+    fail(newest_error->code(), "{}: none of its {} checkpoints is good; the newest: {}", folder, steps.size(),
+         newest_error->what());
+  }
+  return std::nullopt;
+}
+
+Checkpoint find_checkpoint(const std::string& path, bool allow_nonfinite) {
+  namespace fs = std::filesystem;
+  if (fs::exists(fs::path(path) / kManifestFileName)) {
+    Checkpoint checkpoint(path);
+    checkpoint.verify(allow_nonfinite);
+    return checkpoint;
+  }
+  const fs::path inner = fs::path(path) / "checkpoints";
+  auto newest = newest_checkpoint(fs::is_directory(inner) ? inner.string() : path, allow_nonfinite);
+  if (newest) return std::move(*newest);
+  fail(ExitCode::kMissingInput, "{}: no checkpoint there; expected a checkpoint, or a run's folder that has one", path);
+}
+
+}  // namespace mhmoe::train
