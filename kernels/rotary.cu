@@ -11,7 +11,7 @@ constexpr int kThreads = 256;
 constexpr double kPi = 3.14159265358979323846;
 
 struct Angles {
-  int64_t sequence_length;
+  int64_t sequence_length, first_position;
   double base;
   double sign;
 };
@@ -24,7 +24,8 @@ __global__ void rotary_kernel(T* qkv, int64_t rows, int64_t heads, int64_t half,
   if (index >= rows * half) return;
   const int64_t row = index / half, i = index % half;
   const double frequency = pow(angles.base, -static_cast<double>(i) / static_cast<double>(half));
-  const double half_turns = static_cast<double>(row % angles.sequence_length) * frequency * angles.sign / kPi;
+  const int64_t position = angles.first_position + row % angles.sequence_length;
+  const double half_turns = static_cast<double>(position) * frequency * angles.sign / kPi;
   double sine, cosine;
   sincospi(half_turns, &sine, &cosine);  // sincos needs local memory to reduce large angles
   const float s = static_cast<float>(sine), c = static_cast<float>(cosine);
@@ -41,7 +42,7 @@ __global__ void rotary_kernel(T* qkv, int64_t rows, int64_t heads, int64_t half,
 
 void rotary(Context& ctx, const ops::Rotary& args) {
   const int64_t rows = args.qkv.rows(), half = args.qkv.cols() / (6 * args.heads);
-  const Angles angles = {args.sequence_length, args.base, args.inverse ? -1.0 : 1.0};
+  const Angles angles = {args.sequence_length, args.first_position, args.base, args.inverse ? -1.0 : 1.0};
   dispatch_float(args.qkv.dtype, [&](auto zero) {
     using T = decltype(zero);
     launch({.grid = block_count(rows * half, kThreads), .block = kThreads, .stream = stream_of(ctx)},

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/parallel_for.h"
+#include "cpu/attention_rows.h"
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
 #include "cpu/simd_math.h"
@@ -82,22 +83,6 @@ void store(const Head<T>& head, const Sizes& sizes, View view) {
   for (int64_t t = 0; t < sizes.length; ++t) store_row(head.data + t * head.ld, view.row(t), sizes.size);
 }
 
-// scores[0, visible) becomes exp(score - max), the rest of the strip zero. Returns the sum and, in `max`, the maximum.
-float softmax_numerators(float* scores, int64_t visible, int64_t strip, float& max) {
-  max = scores[0];
-#pragma omp simd reduction(max : max)
-  for (int64_t i = 0; i < visible; ++i) max = scores[i] > max ? scores[i] : max;
-  const float largest = max;
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < visible; ++i) {
-    scores[i] = fast_exp(scores[i] - largest);
-    sum += scores[i];
-  }
-  std::fill(scores + visible, scores + strip, 0.0f);
-  return sum;
-}
-
 void forward_tile(const Sizes& sizes, View out, float* log_sum_exp, View q, View k, View v, View scores,
                   int64_t first) {
   const int64_t rows = std::min(kQueryTile, sizes.length - first);
@@ -129,13 +114,6 @@ void score_gradients(float* scores, float* grad, int64_t visible, int64_t strip,
   }
   std::fill(scores + visible, scores + strip, 0.0f);
   std::fill(grad + visible, grad + strip, 0.0f);
-}
-
-float dot(const float* a, const float* b, int64_t count) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
-  return sum;
 }
 
 struct BackwardViews {

@@ -19,6 +19,7 @@ constexpr ops::KernelTable kKernels = {
     .rotary = rotary,
     .attention_forward = attention_forward,
     .attention_backward = attention_backward,
+    .attention_cached = attention_cached,
     .activation_forward = activation_forward,
     .activation_backward = activation_backward,
     .router_forward = router_forward,

@@ -14,6 +14,7 @@ void bias_backward(Context& ctx, const ops::BiasBackward& args);
 void rotary(Context& ctx, const ops::Rotary& args);
 void attention_forward(Context& ctx, const ops::AttentionForward& args);
 void attention_backward(Context& ctx, const ops::AttentionBackward& args);
+void attention_cached(Context& ctx, const ops::AttentionCached& args);
 void activation_forward(Context& ctx, const ops::ActivationForward& args);
 void activation_backward(Context& ctx, const ops::ActivationBackward& args);
 void router_forward(Context& ctx, const ops::RouterForward& args);

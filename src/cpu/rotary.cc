@@ -60,14 +60,14 @@ void rotate(T* head, const float* cosines, const float* sines, float sign, int64
 void rotary(Context& /*ctx*/, const ops::Rotary& args) {
   const int64_t cols = args.qkv.cols();
   const int64_t half = cols / (6 * args.heads);
-  const RotaryTable& table = table_for(args.sequence_length, half, args.base);
+  const RotaryTable& table = table_for(args.first_position + args.sequence_length, half, args.base);
   const float sign = args.inverse ? -1.0f : 1.0f;
   dispatch_float(args.qkv.dtype, [&](auto zero) {
     using T = decltype(zero);
     T* qkv = args.qkv.as<T>();
     parallel_for(args.qkv.rows(), row_grain(cols), [&](int64_t begin, int64_t end, int /*thread*/) {
       for (int64_t r = begin; r < end; ++r) {
-        const int64_t position = r % args.sequence_length;
+        const int64_t position = args.first_position + r % args.sequence_length;
         const float* cosines = table.cosines.data() + position * half;
         const float* sines = table.sines.data() + position * half;
         for (int64_t h = 0; h < 2 * args.heads; ++h) {

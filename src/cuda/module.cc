@@ -45,6 +45,7 @@ struct Kernels {
       .rotary = rotary,
       .attention_forward = not_built<ops::AttentionForward, "attention_forward">(),
       .attention_backward = not_built<ops::AttentionBackward, "attention_backward">(),
+      .attention_cached = not_built<ops::AttentionCached, "attention_cached">(),
       .activation_forward = not_built<ops::ActivationForward, "activation_forward">(),
       .activation_backward = not_built<ops::ActivationBackward, "activation_backward">(),
       .router_forward = {router_forward, router_forward_scratch},

@@ -9,12 +9,13 @@ namespace mhmoe::nn {
 
 class Attention {
  public:
-  Attention(const ModelConfig& config, ParameterStore& parameters, const std::string& prefix);
+  // layer: which block's, for the names of parameters and for the cache.
+  Attention(const ModelConfig& config, ParameterStore& parameters, int64_t layer);
 
   struct Saved {
     Tensor qkv;          // compute [N, 3d], rotated
     Tensor context;      // compute [N, d]
-    Tensor log_sum_exp;  // f32 [B, H, T]
+    Tensor log_sum_exp;  // f32 [B, H, T]; absent with a cache
   };
 
   // out: f32 [N, d], overwritten with residual + attention(x). x: compute [N, d]; residual: f32 [N, d].
@@ -24,8 +25,9 @@ class Attention {
 
  private:
   ops::AttentionShape shape(const Pass& pass) const;
+  void attend(Pass& pass, Saved& saved) const;
 
-  int64_t heads_, head_size_;
+  int64_t layer_, heads_, head_size_;
   float rope_base_;
   std::string prefix_;
   Linear qkv_;

@@ -8,7 +8,7 @@ Block::Block(const ModelConfig& config, ParameterStore& parameters, int64_t laye
     : norm_eps_(static_cast<float>(config.norm_eps)),
       attention_norm_(parameters.add(ParameterKind::kVector, fmt::format("layers.{}.attention_norm.weight", layer),
                                      {config.hidden_size}, Init::ones())),
-      attention_(config, parameters, fmt::format("layers.{}.attention", layer)),
+      attention_(config, parameters, layer),
       ffn_norm_(parameters.add(ParameterKind::kVector, fmt::format("layers.{}.ffn_norm.weight", layer),
                                {config.hidden_size}, Init::ones())) {
   if (config.is_moe_layer(layer)) {

@@ -21,10 +21,14 @@ int64_t LmHead::chunk_rows(int64_t rows) const {
   return std::min(rows, wanted);
 }
 
-void LmHead::logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& losses, const Tensor& grad_logits,
-                               const Tensor& hidden, const Tensor& targets, float scale) const {
+void LmHead::logits(Pass& pass, const Tensor& logits, const Tensor& hidden) const {
   ops::matmul(pass.ctx, {.out = logits, .a = hidden, .b = weight_.value, .transpose_b = true});
   pass.ctx.observe(logits, "logits");
+}
+
+void LmHead::logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& losses, const Tensor& grad_logits,
+                               const Tensor& hidden, const Tensor& targets, float scale) const {
+  this->logits(pass, logits, hidden);
   ops::cross_entropy(
       pass.ctx, {.loss = losses, .logits = logits, .targets = targets, .grad_logits = grad_logits, .scale = scale});
 }

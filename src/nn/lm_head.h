@@ -12,6 +12,8 @@ class LmHead {
   // weight: [V, d], the embedding's when tied.
   explicit LmHead(const Parameter& weight, int64_t chunk_rows = 0);
 
+  // logits: f32 [R, V], overwritten; hidden: compute dtype [R, d].
+  void logits(Pass& pass, const Tensor& logits, const Tensor& hidden) const;
   // losses: f32 [N] nats (0 where the target is -1), overwritten; hidden: compute dtype [N, d]; targets: i32 [N].
   void forward(Pass& pass, const Tensor& losses, const Tensor& hidden, const Tensor& targets) const;
   // The same, and of scale * sum(losses): grad_hidden, like hidden, overwritten; the weight's gradient accumulated.

@@ -8,6 +8,8 @@
 
 namespace mhmoe::nn {
 
+class KeyValueCache;
+
 // Where the MoE layers of one micro-batch leave their statistics; device memory of the caller, overwritten.
 struct MoeStatistics {
   Tensor balance_loss;  // f32 [MoE layers]
@@ -22,6 +24,7 @@ struct Pass {
   MoeStatistics statistics;
   GradientSink* gradients = nullptr;  // null: no backward follows, nothing is kept for it
   float balance_scale = 0;            // d objective / d (a layer's balance loss); backward only
+  KeyValueCache* cache = nullptr;     // the rows are the next positions of its sequences; no backward
 
   int64_t tokens() const { return batch * sequence_length; }
   // Scratch and saved activations.

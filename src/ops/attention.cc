@@ -35,4 +35,20 @@ void attention_backward(Context& ctx, const AttentionBackward& args) {
   run(ctx, &KernelTable::attention_backward, args);
 }
 
+void attention_cached(Context& ctx, const AttentionCached& args) {
+  constexpr auto kOp = "attention_cached";
+  const auto& [batch, length, heads, head_size, mask] = args.shape;
+  check_shape(kOp, args.shape);
+  MHMOE_CHECK(mask == AttentionMask::kCausal, "[{}] the mask is not causal", kOp);
+  Argument(ctx, kOp, "qkv", args.qkv).matrix(batch * length, 3 * heads * head_size).floating();
+  Argument(ctx, kOp, "out", args.out).matrix(batch * length, heads * head_size).same_dtype(args.qkv);
+  const int64_t capacity = args.keys.dims[2];
+  Argument(ctx, kOp, "keys", args.keys).shape({batch, heads, capacity, head_size}).same_dtype(args.qkv);
+  Argument(ctx, kOp, "values", args.values).shape({batch, heads, capacity, head_size}).same_dtype(args.qkv);
+  MHMOE_CHECK(args.first_position >= 0 && args.first_position + length <= capacity,
+              "[{}] positions {} to {}, expected within the capacity of {}", kOp, args.first_position,
+              args.first_position + length - 1, capacity);
+  run(ctx, &KernelTable::attention_cached, args);
+}
+
 }  // namespace mhmoe::ops

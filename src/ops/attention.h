@@ -24,8 +24,19 @@ struct AttentionBackward {
   Tensor grad_qkv, grad_out, qkv, out, log_sum_exp;
   AttentionShape shape;
 };
+// The forward pass for the next positions of sequences whose earlier keys and values were kept: shape.sequence_length
+// rows of qkv a sequence, at positions first_position and following; the mask is causal. keys, values: dtype of qkv
+// [batch, heads, capacity, head_size]; their rows before first_position are read, those of the new positions are
+// overwritten with k and v of qkv, those behind are left alone. out: as above; the bits of its rows do not depend on
+// how many positions one call brings.
+struct AttentionCached {
+  Tensor out, keys, values, qkv;
+  AttentionShape shape;
+  int64_t first_position;
+};
 
 void attention_forward(Context& ctx, const AttentionForward& args);
 void attention_backward(Context& ctx, const AttentionBackward& args);
+void attention_cached(Context& ctx, const AttentionCached& args);
 
 }  // namespace mhmoe::ops

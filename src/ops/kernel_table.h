@@ -46,6 +46,7 @@ struct KernelTable {
   Required<Rotary> rotary;
   Required<AttentionForward> attention_forward;
   Required<AttentionBackward> attention_backward;
+  Required<AttentionCached> attention_cached;
   Required<ActivationForward> activation_forward;
   Required<ActivationBackward> activation_backward;
   Required<RouterForward> router_forward;

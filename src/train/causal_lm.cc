@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "nn/key_value_cache.h"
 #include "ops/embedding.h"
 #include "train/task.h"
 
@@ -25,16 +26,16 @@ CausalLm::CausalLm(const nn::ModelConfig& config, bool recompute_blocks, int64_t
       transformer_(config, parameters_, recompute_blocks),
       head_(config.tie_embeddings ? embedding_ : add_table(config, parameters_, "lm_head.weight"), logit_chunk_rows) {}
 
-void CausalLm::forward(Pass& pass, const DeviceBatch& batch, const Tensor& hidden) {
+void CausalLm::forward(Pass& pass, const Tensor& tokens, const Tensor& hidden) {
   const Tensor input = pass.allocate("residual stream", DType::kF32, {pass.tokens(), config_.hidden_size});
-  ops::embedding_forward(pass.ctx, {.out = input, .table = embedding_.value, .tokens = batch.tokens});
+  ops::embedding_forward(pass.ctx, {.out = input, .table = embedding_.value, .tokens = tokens});
   transformer_.forward(pass, saved_, hidden, input);
 }
 
 void CausalLm::forward_backward(Pass& pass, const DeviceBatch& batch, const Tensor& losses, float scale) {
   const ArenaScope scope = pass.scope();
   const Tensor hidden = pass.allocate("final norm output", pass.compute, {pass.tokens(), config_.hidden_size});
-  forward(pass, batch, hidden);
+  forward(pass, batch.tokens, hidden);
 
   const Tensor grad_hidden = pass.allocate("final norm gradient", pass.compute, {pass.tokens(), config_.hidden_size});
   const Tensor grad = pass.allocate("residual gradient", DType::kF32, {pass.tokens(), config_.hidden_size});
@@ -47,8 +48,16 @@ void CausalLm::forward_backward(Pass& pass, const DeviceBatch& batch, const Tens
 void CausalLm::evaluate(Pass& pass, const DeviceBatch& batch, const Tensor& losses) {
   const ArenaScope scope = pass.scope();
   const Tensor hidden = pass.allocate("final norm output", pass.compute, {pass.tokens(), config_.hidden_size});
-  forward(pass, batch, hidden);
+  forward(pass, batch.tokens, hidden);
   head_.forward(pass, losses, hidden, batch.targets);
+}
+
+void CausalLm::logits(Pass& pass, const Tensor& tokens, const Tensor& out) {
+  const ArenaScope scope = pass.scope();
+  const Tensor hidden = pass.allocate("final norm output", pass.compute, {pass.tokens(), config_.hidden_size});
+  forward(pass, tokens, hidden);
+  head_.logits(pass, out, hidden.slice_rows(hidden.rows() - out.rows(), out.rows()));
+  if (pass.cache != nullptr) pass.cache->advance(pass.sequence_length);
 }
 
 }  // namespace mhmoe::train

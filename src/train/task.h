@@ -40,10 +40,13 @@ class CausalLm final : public Task {
   int64_t moe_layers() const override { return transformer_.moe_layers(); }
   void forward_backward(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses, float scale) override;
   void evaluate(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses) override;
+  // out: f32 [R, V], overwritten with the logits of the last R rows. tokens: i32 [B, T]. A cache in `pass` advances by
+  // T.
+  void logits(nn::Pass& pass, const Tensor& tokens, const Tensor& out);
 
  private:
   // hidden: compute dtype [N, d], the normed final hidden state, overwritten.
-  void forward(nn::Pass& pass, const DeviceBatch& batch, const Tensor& hidden);
+  void forward(nn::Pass& pass, const Tensor& tokens, const Tensor& hidden);
 
   const nn::ModelConfig& config_;
   nn::ParameterStore parameters_;

@@ -234,7 +234,12 @@ TEST_F(Kernels, RotaryAgreesWithTheCpuBothWays) {
       for (const auto& [rows, heads, half] : {std::array<int64_t, 3>{1, 1, 1}, {37, 3, 7}, {9, 2, 32}, {0, 2, 4}}) {
         const Twin qkv = random(dtype, {rows, 6 * heads * half});
         const auto args = [&, h = heads](const Tensor& tensor) {
-          return ops::Rotary{.qkv = tensor, .sequence_length = 8, .heads = h, .base = 10000, .inverse = inverse};
+          return ops::Rotary{.qkv = tensor,
+                             .sequence_length = 8,
+                             .heads = h,
+                             .base = 10000,
+                             .inverse = inverse,
+                             .first_position = inverse ? 0 : 5};
         };
         expect_same_bytes_in_every_order({qkv.emulated}, [&] {
           refresh(qkv);

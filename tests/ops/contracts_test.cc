@@ -68,6 +68,7 @@ TEST_F(Contracts, Rotary) {
   expect_refused<F>(rotary, "[rotary] sequence_length is 0", {f32({5, 24}), 0, 2, 10000});
   expect_refused<F>(rotary, "[rotary] heads is 0", {f32({5, 24}), 5, 0, 10000});
   expect_refused<F>(rotary, "[rotary] base is 0", {f32({5, 24}), 5, 2, 0});
+  expect_refused<F>(rotary, "[rotary] first_position is -1", {f32({5, 24}), 5, 2, 10000, false, -1});
 }
 
 TEST_F(Contracts, Attention) {
@@ -85,6 +86,21 @@ TEST_F(Contracts, Attention) {
                      {"qkv", &B::qkv},
                      {"out", &B::out},
                      {"log_sum_exp", &B::log_sum_exp}});
+}
+
+TEST_F(Contracts, AttentionCached) {
+  using F = ops::AttentionCached;
+  const F valid{bf16({6, 8}), bf16({2, 2, 9, 4}), bf16({2, 2, 9, 4}), bf16({6, 24}), {2, 3, 2, 4}, 6};
+  expect_checked<F>("attention_cached", attention_cached, valid,
+                    {{"out", &F::out}, {"keys", &F::keys}, {"values", &F::values}, {"qkv", &F::qkv}});
+  F wrong = valid;
+  wrong.first_position = 7;
+  expect_refused<F>(attention_cached, "[attention_cached] positions 7 to 9, expected within the capacity of 9", wrong);
+  wrong.first_position = -1;
+  expect_refused<F>(attention_cached, "[attention_cached] positions -1 to 1", wrong);
+  wrong = valid;
+  wrong.shape.mask = AttentionMask::kFull;
+  expect_refused<F>(attention_cached, "[attention_cached] the mask is not causal", wrong);
 }
 
 TEST_F(Contracts, Activation) {

@@ -97,6 +97,18 @@ TEST_F(Rotary, ShorterAndLongerSequencesUseTheSameAngles) {
   EXPECT_NE(test::values(other_base), test::values(same));
 }
 
+TEST_F(Rotary, LaterPositionsAreTurnedAsWithinTheWholeSequence) {
+  const int64_t width = 6 * 5;
+  const Tensor whole = random(DType::kF32, {2 * 90, width});  // two sequences
+  const Tensor parts = garbage(DType::kF32, {2 * 7, width});
+  for (const int64_t b : {0, 1}) ctx().copy(parts.slice_rows(7 * b, 7), whole.slice_rows(90 * b + 70, 7));
+  ops::rotary(ctx(), {whole, 90, 1, kBase});
+  ops::rotary(ctx(), {.qkv = parts, .sequence_length = 7, .heads = 1, .base = kBase, .first_position = 70});
+  for (const int64_t b : {0, 1}) {
+    test::expect_equal("sequence", parts.slice_rows(7 * b, 7), test::values(whole.slice_rows(90 * b + 70, 7)));
+  }
+}
+
 TEST_F(Rotary, NoRows) {
   ops::rotary(ctx(), {zeros(DType::kF32, {0, 12}), 7, 1, kBase});
 }
