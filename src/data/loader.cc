@@ -1,11 +1,10 @@
 #include "data/loader.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 
 #include "core/error.h"
+#include "core/hash.h"
 
 namespace mhmoe::data {
 namespace {
@@ -72,7 +71,7 @@ uint64_t BatchLoader::data_identity() const {
     parts.push_back(shards_[source]->identity());
     parts.push_back(std::bit_cast<uint64_t>(weights_[source]));
   }
-  return XXH3_64bits(parts.data(), parts.size() * sizeof(uint64_t));
+  return xxh3(parts.data(), parts.size() * sizeof(uint64_t));
 }
 
 ValidationSet::ValidationSet(const std::string& path, const Tokenizer& tokenizer, int64_t sequence_length,

@@ -1,140 +1,114 @@
-#include <simdjson.h>
-#include <xxhash.h>
-
-#include <charconv>
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <utility>
+#include <vector>
 
-#include "core/error.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "data/sealed_json.h"
 #include "data/shard_format.h"
 #include "data/shards.h"
 
 namespace mhmoe::data {
 namespace {
 
-using namespace shard_format;
+namespace fs = std::filesystem;
 
-// Fields of the index are not aligned.
-template <class T>
-T get(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof(value));
-  return value;
+// False too where it cannot be told: then opening the file says why.
+bool is_absent(const std::string& path) {
+  std::error_code unknown;
+  return !fs::exists(path, unknown) && !unknown;
 }
 
-MappedFile open_part(const std::string& prefix, const char* suffix) {
-  std::error_code unknown;  // then opening it tells why
-  if (!std::filesystem::exists(prefix + suffix, unknown) && !unknown) {
-    fail(ExitCode::kMissingInput,
-         "{}{}: no such file; a token shard is PREFIX.bin and PREFIX.idx, made by `mhmoe prepare`", prefix, suffix);
+std::string read_text(const std::string& path) {
+  return InputFile(path).read_whole();
+}
+
+uint64_t hash_of(const InputFile& file) {
+  HashStream hash;
+  std::vector<std::byte> piece(size_t{1} << 18);
+  for (size_t at = 0; at < file.size(); at += piece.size()) {
+    piece.resize(std::min(piece.size(), file.size() - at));
+    file.read(piece.data(), piece.size(), at);
+    hash.update(piece.data(), piece.size());
   }
-  return MappedFile(prefix + suffix);
+  return hash.digest();
+}
+
+// The first id outside [0, vocab_size), or ids.size().
+template <class T>
+size_t convert_ids(const std::byte* from, std::span<int32_t> ids, int64_t vocab_size) {
+  size_t bad = ids.size();
+  for (size_t i = ids.size(); i-- > 0;) {
+    T id;
+    std::memcpy(&id, from + i * sizeof(T), sizeof(T));
+    ids[i] = static_cast<int32_t>(id);
+    if (std::cmp_less(id, 0) || std::cmp_greater_equal(id, vocab_size)) bad = i;
+  }
+  return bad;
 }
 
 }  // namespace
 
-Shard::Shard(const std::string& prefix, const Tokenizer& tokenizer)
-    : prefix_(prefix),
-      index_(open_part(prefix, ".idx")),
-      tokens_(open_part(prefix, ".bin")),
-      vocab_size_(tokenizer.vocab_size()) {
-  check_index();
-  check_info(tokenizer);
-}
+struct Shard::Files {
+  MappedFile tokens;
+  ShardLayout layout;
+  uint64_t index_hash;
 
-void Shard::check_index() {
-  const std::byte* data = index_.bytes().data();
-  const auto size = static_cast<int64_t>(index_.bytes().size());
-  const auto bad = [&](int64_t offset, const std::string& what) {
-    fail(ExitCode::kBadData, "{}: offset {}: {}", index_.path(), offset, what);
-  };
-  if (size < kHeaderBytes) bad(size, fmt::format("file ends inside its header of {} bytes", kHeaderBytes));
-  if (std::memcmp(data, kMagic.data(), kMagic.size()) != 0) bad(0, "expected the magic MMIDIDX; not a token shard");
-  if (const auto version = get<uint64_t>(data + kVersionAt); version != kVersion) {
-    bad(kVersionAt, fmt::format("expected version {}, found {}", kVersion, version));
-  }
-  const auto dtype = get<uint8_t>(data + kDTypeAt);
-  if (dtype != kUint16 && dtype != kInt32) {
-    bad(kDTypeAt, fmt::format("expected dtype code {} (uint16) or {} (int32), found {}", kUint16, kInt32, dtype));
-  }
-  token_bytes_ = dtype == kUint16 ? 2 : 4;
-
-  const auto count = get<int64_t>(data + kCountAt);
-  const auto entries = get<int64_t>(data + kDocumentEntriesAt);
-  // Bounded first, so that the sum below cannot overflow.
-  if (count < 0 || count > size / 12) bad(kCountAt, fmt::format("{} sequences do not fit in {} bytes", count, size));
-  if (entries < 1 || entries > size / 8) {
-    bad(kDocumentEntriesAt, fmt::format("{} document entries do not fit in {} bytes", entries, size));
-  }
-  const int64_t expected = kHeaderBytes + count * 12 + entries * 8;
-  if (size != expected) {
-    bad(kCountAt, fmt::format("{} sequences and {} document entries take {} bytes, the file has {}", count, entries,
-                              expected, size));
-  }
-  check_pointers(data + kHeaderBytes, count);
-
-  check_documents(kHeaderBytes + count * 12, entries, count);
-  document_count_ = entries - 1;
-  token_count_ = static_cast<int64_t>(tokens_.bytes().size()) / token_bytes_;
-}
-
-void Shard::check_pointers(const std::byte* sizes, int64_t count) const {
-  const std::byte* pointers = sizes + count * 4;
-  int64_t expected = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const auto length = get<int32_t>(sizes + i * 4);
-    const auto pointer = get<int64_t>(pointers + i * 8);
-    if (length < 0 || pointer != expected) {
-      fail(ExitCode::kBadData, "{}: offset {}: sequence {} has {} tokens at byte {}, expected byte {}", index_.path(),
-           kHeaderBytes + count * 4 + i * 8, i, length, pointer, expected);
+  static Files open(const std::string& path) {
+    if (!is_absent(path + ".idx")) return open_megatron(path);
+    for (const std::string& file : {path + ".bin", path}) {
+      if (std::error_code error; fs::is_regular_file(file, error)) return open_llmc(file);
     }
-    expected += length * token_bytes_;
+    fail(ExitCode::kMissingInput,
+         "{0}.idx: no such file, and no {0}.bin or {0} either; a token shard is PREFIX.bin and PREFIX.idx, made by "
+         "`mhmoe prepare` or Megatron, or an llm.c file",
+         path);
   }
-  if (const auto size = static_cast<int64_t>(tokens_.bytes().size()); size != expected) {
-    fail(ExitCode::kBadData, "{}: {} bytes, expected {} by {}; copy or prepare the shard again", tokens_.path(), size,
-         expected, index_.path());
-  }
-}
 
-void Shard::check_documents(int64_t offset, int64_t entries, int64_t count) const {
-  int64_t previous = 0;
-  for (int64_t i = 0; i < entries; ++i) {
-    const auto entry = get<int64_t>(index_.bytes().data() + offset + i * 8);
-    const bool rises = i == 0 ? entry == 0 : entry >= previous && entry <= count;
-    if (!rises || (i + 1 == entries && entry != count)) {
-      fail(ExitCode::kBadData, "{}: offset {}: document entry {} is {}; entries rise from 0 to {}", index_.path(),
-           offset + i * 8, i, entry, count);
+  static Files open_megatron(const std::string& prefix) {
+    const InputFile index(prefix + ".idx");
+    const auto copy = [&](void* out, size_t bytes, int64_t at) { index.read(out, bytes, static_cast<size_t>(at)); };
+    const ShardLayout layout = parse_megatron_index(copy, static_cast<int64_t>(index.size()), index.path());
+    Files files{MappedFile(prefix + ".bin"), layout, hash_of(index)};
+    if (const auto size = static_cast<int64_t>(files.tokens.size()); size != layout.end_byte()) {
+      fail(ExitCode::kBadData, "{}: {} bytes, expected {} by {}; copy or prepare the shard again", files.tokens.path(),
+           size, layout.end_byte(), index.path());
     }
-    previous = entry;
+    return files;
+  }
+
+  static Files open_llmc(const std::string& path) {
+    const InputFile file(path);
+    std::vector<std::byte> header(std::min<size_t>(file.size(), shard_format::kLlmcHeaderBytes));
+    file.read(header.data(), header.size(), 0);
+    const ShardLayout layout = parse_llmc_header(header, static_cast<int64_t>(file.size()), path);
+    return {MappedFile(path), layout, xxh3(header.data(), header.size())};
+  }
+};
+
+Shard::Shard(const std::string& path, const Tokenizer& tokenizer) : Shard(path, tokenizer, Files::open(path)) {}
+
+Shard::Shard(const std::string& path, const Tokenizer& tokenizer, Files files)
+    : prefix_(path),
+      tokens_(std::move(files.tokens)),
+      layout_(files.layout),
+      vocab_size_(tokenizer.vocab_size()),
+      index_hash_(files.index_hash),
+      identity_(index_hash_) {
+  const bool has_index = layout_.documents.has_value();
+  if (has_index && !is_absent(prefix_ + ".json")) {
+    check_info(tokenizer);
+  } else {
+    log::warning("{}: {} beside it: nothing proves its bytes or its tokenizer, only the range of its ids is checked",
+                 tokens_.path(), has_index ? fmt::format("no {}.json", prefix_) : "llm.c's format has no description");
   }
 }
 
 void Shard::check_info(const Tokenizer& tokenizer) {
   const std::string path = prefix_ + ".json";
-  std::error_code unknown;  // then opening it tells why
-  if (!std::filesystem::exists(path, unknown) && !unknown) return;
-  const InputFile file(path);
-  std::string text(file.size(), '\0');
-  file.read(text.data(), text.size(), 0);
-  ShardInfo info;
-  std::string_view name, hash;
-  simdjson::dom::parser parser;
-  simdjson::dom::element json;
-  const bool read = !parser.parse(text).get(json) && !json["tokens"].get(info.tokens) &&
-                    !json["documents"].get(info.documents) && !json["utf8_bytes"].get(info.utf8_bytes) &&
-                    !json["vocab_size"].get(info.vocab_size) && !json["tokenizer"].get(name) &&
-                    !json["tokenizer_hash"].get(hash);
-  if (!read || std::from_chars(hash.begin(), hash.end(), info.tokenizer_hash, 16).ptr != hash.end()) {
-    fail(ExitCode::kBadData,
-         "{}: expected the keys tokens, documents, utf8_bytes, vocab_size, tokenizer and "
-         "tokenizer_hash; prepare the shard again",
-         path);
-  }
-  info.tokenizer = name;
-  if (info.tokens != token_count_ || info.documents != document_count_) {
-    fail(ExitCode::kBadData, "{}: {} tokens in {} documents, but the shard has {} in {}; prepare the shard again", path,
-         info.tokens, info.documents, token_count_, document_count_);
-  }
+  ShardInfo info = parse_shard_info(read_text(path), path);
   if (info.tokenizer_hash != tokenizer.hash()) {
     fail(ExitCode::kBadData,
          "{}: the shard was made with another tokenizer ({} of {} ids, hash {:016x}) than the one given "
@@ -142,32 +116,55 @@ void Shard::check_info(const Tokenizer& tokenizer) {
          path, info.tokenizer, info.vocab_size, info.tokenizer_hash, tokenizer.name(), tokenizer.vocab_size(),
          tokenizer.hash());
   }
-  info_ = info;
-  info_hash_ = XXH3_64bits(text.data(), text.size());
-}
-
-uint64_t Shard::identity() const {
-  return XXH3_64bits_withSeed(index_.bytes().data(), index_.bytes().size(), info_hash_);
+  if (info.tokens != layout_.tokens || info.documents != layout_.documents) {
+    fail(ExitCode::kBadData, "{}: {} tokens in {} documents, but the shard has {} in {}; prepare the shard again", path,
+         info.tokens, info.documents, layout_.tokens, *layout_.documents);
+  }
+  if (info.index_hash != index_hash_) {
+    fail(ExitCode::kBadData,
+         "{0}.idx: its checksum is {1:016x}, {0}.json expects {2:016x}: damaged, or of another shard; copy or prepare "
+         "the shard again",
+         prefix_, index_hash_, info.index_hash);
+  }
+  const int64_t blocks = (layout_.end_byte() + info.block_bytes - 1) / info.block_bytes;
+  if (info.type != layout_.type || static_cast<int64_t>(info.block_hashes.size()) != blocks) {
+    fail(ExitCode::kBadData, "{}: {} and {} blocks, but the shard has {} and {}; prepare the shard again", path,
+         to_string(info.type), info.block_hashes.size(), to_string(layout_.type), blocks);
+  }
+  identity_ = xxh3(info.block_hashes.data(), info.block_hashes.size() * sizeof(uint64_t), index_hash_);
+  blocks_ = BlockChecks(info.block_hashes, info.block_bytes);
+  info_ = std::move(info);
 }
 
 void Shard::read(int64_t begin, std::span<int32_t> out) const {
   const auto count = static_cast<int64_t>(out.size());
-  MHMOE_CHECK(begin >= 0 && begin + count <= token_count_, "{}: tokens [{}, {}) of {}", prefix_, begin, begin + count,
-              token_count_);
-  const std::byte* from = tokens_.bytes().data() + begin * token_bytes_;
-  if (token_bytes_ == 4) {
-    std::memcpy(out.data(), from, out.size_bytes());
-  } else {
-    const auto* ids = reinterpret_cast<const uint16_t*>(from);
-    for (int64_t i = 0; i < count; ++i) out[i] = ids[i];
+  MHMOE_CHECK(begin >= 0 && begin + count <= layout_.tokens, "{}: tokens [{}, {}) of {}", prefix_, begin, begin + count,
+              layout_.tokens);
+  constexpr int64_t kPiece = 8192;  // what the copy below takes, in tokens
+  for (int64_t done = 0; done < count; done += kPiece) {
+    convert(begin + done, out.subspan(static_cast<size_t>(done), static_cast<size_t>(std::min(kPiece, count - done))));
   }
-  for (int64_t i = 0; i < count; ++i) {
-    if (out[i] < 0 || out[i] >= vocab_size_) {
-      fail(ExitCode::kBadData,
-           "{}: offset {}: token id {} outside the vocabulary of {}; wrong tokenizer or damaged file", tokens_.path(),
-           (begin + i) * token_bytes_, out[i], vocab_size_);
-    }
-  }
+  tokens_.check_unchanged();
+}
+
+void Shard::convert(int64_t begin, std::span<int32_t> out) const {
+  const int64_t width = bytes_of(layout_.type);
+  const int64_t at = layout_.first_byte + begin * width;
+  const int64_t bytes = static_cast<int64_t>(out.size()) * width;
+  blocks_.check(tokens_, at, at + bytes);
+  thread_local std::vector<std::byte> raw;
+  raw.resize(static_cast<size_t>(bytes));
+  tokens_.copy(raw.data(), raw.size(), static_cast<size_t>(at));
+  visit_token_type(layout_.type, [&](auto zero) {
+    using T = decltype(zero);
+    const size_t i = convert_ids<T>(raw.data(), out, vocab_size_);
+    if (i == out.size()) return;
+    tokens_.check_unchanged();
+    T id;
+    std::memcpy(&id, raw.data() + i * sizeof(T), sizeof(T));
+    fail(ExitCode::kBadData, "{}: offset {}: token id {} outside the vocabulary of {}; wrong tokenizer or damaged file",
+         tokens_.path(), at + static_cast<int64_t>(i) * width, id, vocab_size_);
+  });
 }
 
 }  // namespace mhmoe::data

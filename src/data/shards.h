@@ -1,84 +1,58 @@
-// Token shards in the layout of Megatron's indexed datasets: PREFIX.bin holds the ids of all documents one after
-// another, PREFIX.idx says where each begins. PREFIX.json, ours, says how they were made.
+// Token shards for reading: those that `mhmoe prepare` writes, Megatron's indexed datasets made elsewhere, and llm.c's
+// .bin files. docs/data.md describes all three.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "core/file.h"
+#include "data/block_hashes.h"
+#include "data/shard_info.h"
+#include "data/shard_layout.h"
+#include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
 namespace mhmoe::data {
 
-// What PREFIX.json holds.
-struct ShardInfo {
-  int64_t tokens = 0;  // EOS included
-  int64_t documents = 0;
-  int64_t utf8_bytes = 0;  // of the documents' text
-  int64_t vocab_size = 0;
-  std::string tokenizer;  // Tokenizer::name()
-  uint64_t tokenizer_hash = 0;
-};
-
 // A shard mapped for reading. Safe for use by many threads.
 class Shard {
  public:
-  // Checks every field of the index against the sizes of both files, and, where PREFIX.json exists, that the shard was
-  // made with `tokenizer`. Throws Error(kMissingInput) or Error(kBadData) naming file and offset.
-  Shard(const std::string& prefix, const Tokenizer& tokenizer);
+  // `path`: where PATH.idx exists, Megatron's PATH.bin and PATH.idx; else an llm.c file PATH or PATH.bin. Checks every
+  // field of the index or header against the sizes of the files and, where PATH.json exists beside an index, that the
+  // shard was made with `tokenizer` and that index and counts are the ones written then; warns where it does not.
+  // Throws Error(kMissingInput) or Error(kBadData) naming file and offset.
+  Shard(const std::string& path, const Tokenizer& tokenizer);
 
   const std::string& prefix() const { return prefix_; }
-  int64_t token_count() const { return token_count_; }
-  int64_t document_count() const { return document_count_; }
-  // A hash of the index and, where PREFIX.json exists, of that: equal for equal shards wherever they lie.
-  uint64_t identity() const;
+  int64_t token_count() const { return layout_.tokens; }
+  // Absent for llm.c's files, which do not say.
+  std::optional<int64_t> document_count() const { return layout_.documents; }
+  // Equal for equal shards wherever they lie: a hash of the index or header and, where PATH.json exists, of all tokens.
+  uint64_t identity() const { return identity_; }
   // Absent for shards that other programs wrote.
   const std::optional<ShardInfo>& info() const { return info_; }
 
-  // Copies tokens [begin, begin + out.size()); throws Error(kBadData) at an id outside the vocabulary.
+  // Copies tokens [begin, begin + out.size()). Checks the checksums of blocks never read before. Throws
+  // Error(kBadData) at a wrong checksum or an id outside the vocabulary, Error(kIo) when the file was changed, replaced
+  // or truncated since it was opened, or cannot be read.
   void read(int64_t begin, std::span<int32_t> out) const;
 
  private:
-  void check_index();
-  void check_pointers(const std::byte* sizes, int64_t count) const;
-  void check_documents(int64_t offset, int64_t entries, int64_t count) const;
+  struct Files;
+  Shard(const std::string& path, const Tokenizer& tokenizer, Files files);
   void check_info(const Tokenizer& tokenizer);
+  void convert(int64_t begin, std::span<int32_t> out) const;
 
   std::string prefix_;
-  MappedFile index_;
   MappedFile tokens_;
+  ShardLayout layout_;
   int64_t vocab_size_;
-  int64_t token_count_ = 0;
-  int64_t document_count_ = 0;
-  int64_t token_bytes_ = 0;
+  uint64_t index_hash_;
+  uint64_t identity_;
   std::optional<ShardInfo> info_;
-  uint64_t info_hash_ = 0;  // of the text of PREFIX.json
-};
-
-// Writes a shard; its three files appear together when finish() is called. Ids take two bytes where the vocabulary is
-// below 65,500, else four. Holds four bytes a document in memory.
-class ShardWriter {
- public:
-  ShardWriter(const std::string& prefix, const Tokenizer& tokenizer);
-
-  // One document; EOS is appended here. utf8_bytes: of its text.
-  void add_document(std::span<const int32_t> tokens, int64_t utf8_bytes);
-  ShardInfo finish();
-
- private:
-  void write_index();
-  void write_info();
-
-  std::string prefix_;
-  int32_t eos_;
-  bool wide_;
-  ShardInfo info_;
-  AtomicFile tokens_;
-  std::vector<int32_t> sizes_;
-  std::vector<uint16_t> narrow_;  // reused by add_document()
+  mutable BlockChecks blocks_{{}, 1};
 };
 
 }  // namespace mhmoe::data

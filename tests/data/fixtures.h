@@ -35,6 +35,7 @@ class TemporaryFolder {
 
 inline void write_file(const std::string& path, const std::string& content) {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+  std::filesystem::remove(path);  // ext4 writes a file that is emptied and filled again to the disk at once
   std::ofstream(path, std::ios::binary) << content;
 }
 
@@ -42,6 +43,29 @@ inline std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
+
+inline std::vector<int32_t> read_all(const Shard& shard) {
+  std::vector<int32_t> ids(shard.token_count());
+  shard.read(0, ids);
+  return ids;
+}
+
+// Bytes of a file, number by number, little endian.
+class Bytes {
+ public:
+  Bytes& add(int bytes, int64_t value) {
+    for (int i = 0; i < bytes; ++i) text_ += static_cast<char>(value >> (8 * i));
+    return *this;
+  }
+  Bytes& add(const std::string& bytes) {
+    text_ += bytes;
+    return *this;
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
 
 // Ids 0 .. vocab_size - 1; the piece of id i is i % 5 letters, EOS is the last id.
 class CountingTokenizer : public Tokenizer {
@@ -65,12 +89,16 @@ inline void write_counting_shard(const std::string& prefix, const Tokenizer& tok
   writer.finish();
 }
 
-// f throws an Error whose message holds every one of `parts`.
-inline void expect_error(const std::function<void()>& f, const std::vector<std::string>& parts) {
+// f throws an Error, of that code if one is given, whose message holds every one of `parts`.
+inline void expect_error(const std::function<void()>& f, const std::vector<std::string>& parts,
+                         ExitCode code = ExitCode::kOk) {
   try {
     f();
     ADD_FAILURE() << "expected an error about " << parts.front();
   } catch (const Error& error) {
+    if (code != ExitCode::kOk) {
+      EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(code)) << error.what();
+    }
     for (const std::string& part : parts) {
       EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << part << " is not in: " << error.what();
     }

@@ -1,24 +1,20 @@
 #include "data/shards.h"
 
+#include "core/log.h"
 #include "data/fixtures.h"
+#include "data/sealed_json.h"
 
 namespace mhmoe::data {
 namespace {
 
-// A .idx written by hand from the format's description, little endian: two documents of 2 and 3 uint16 tokens.
+// A .idx written by hand from the format's description: two documents of 2 and 3 uint16 tokens.
 std::string index_by_hand() {
-  std::string s("MMIDIDX\0\0", 9);
-  const auto number = [&](int bytes, int64_t value) {
-    for (int i = 0; i < bytes; ++i) s += static_cast<char>(value >> (8 * i));
-  };
-  number(8, 1);  // version
-  number(1, 8);  // uint16
-  number(8, 2);  // sequences
-  number(8, 3);  // document entries
-  for (const int size : {2, 3}) number(4, size);
-  for (const int pointer : {0, 4}) number(8, pointer);
-  for (const int document : {0, 1, 2}) number(8, document);
-  return s;
+  Bytes index;
+  index.add(std::string("MMIDIDX\0\0", 9)).add(8, 1).add(1, 8).add(8, 2).add(8, 3);  // magic, version, uint16, counts
+  for (const int size : {2, 3}) index.add(4, size);
+  for (const int pointer : {0, 4}) index.add(8, pointer);
+  for (const int document : {0, 1, 2}) index.add(8, document);
+  return index.text();
 }
 
 std::string tokens_by_hand() {
@@ -142,12 +138,34 @@ TEST_F(Shards, IdsOutsideTheVocabularyAreRejectedWhenRead) {
 
 TEST_F(Shards, AnotherTokenizerOrAStaleDescriptionIsRejected) {
   write_counting_shard(folder_ / "c", tokenizer_, 20);
-  expect_error([&] { Shard(folder_ / "c", CountingTokenizer(300, 8)); }, {"c.json", "another tokenizer"});
-  write_file(folder_ / "c.json", "{\"tokens\": 3}");
-  expect_error([&] { Shard(folder_ / "c", tokenizer_); }, {"c.json", "documents"});
+  expect_error([&] { Shard(folder_ / "c", CountingTokenizer(300, 8)); },
+               {"c.json", "another tokenizer", "hash 0000000000000007", "hash 0000000000000008"}, ExitCode::kBadData);
   write_counting_shard(folder_ / "d", tokenizer_, 21);
-  std::filesystem::copy_file(folder_ / "d.json", folder_ / "c.json", std::filesystem::copy_options::overwrite_existing);
-  expect_error([&] { Shard(folder_ / "c", tokenizer_); }, {"c.json", "21 tokens", "20"});
+  const auto overwrite = std::filesystem::copy_options::overwrite_existing;
+  std::filesystem::copy_file(folder_ / "d.json", folder_ / "c.json", overwrite);
+  expect_error([&] { Shard(folder_ / "c", tokenizer_); }, {"c.json", "21 tokens", "20"}, ExitCode::kBadData);
+  write_file(folder_ / "c.json", "{\"tokens\": 3}");
+  expect_error([&] { Shard(folder_ / "c", tokenizer_); }, {"c.json", "checksum", "prepare"}, ExitCode::kBadData);
+}
+
+TEST_F(Shards, ADescriptionOfALaterFormatIsRefusedWithBothVersions) {
+  write_counting_shard(folder_ / "c", tokenizer_, 20);
+  json::Value object = unseal(read_file(folder_ / "c.json"), "c.json", "");
+  object.items.pop_back();  // the checksum
+  *object.find("format_version") = json::Value(2);
+  object.items.front().key = "format_version";
+  write_file(folder_ / "c.json", seal(object));
+  expect_error([&] { Shard(folder_ / "c", tokenizer_); }, {"c.json", "version 2", "reads 1"}, ExitCode::kBadData);
+}
+
+TEST_F(Shards, WarnsWhereNothingProvesTheBytes) {
+  const int64_t before = log::lines(log::Level::kWarning);
+  write_counting_shard(folder_ / "c", tokenizer_, 20);
+  Shard(folder_ / "c", tokenizer_);
+  EXPECT_EQ(log::lines(log::Level::kWarning), before);
+  std::filesystem::remove(folder_ / "c.json");
+  Shard(folder_ / "c", tokenizer_);
+  EXPECT_EQ(log::lines(log::Level::kWarning), before + 1);
 }
 
 }  // namespace

@@ -1,0 +1,49 @@
+// XXH3-64 of every block of a file of tokens: taken while it is written, checked when a block is first read.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/file.h"
+#include "core/hash.h"
+
+namespace mhmoe::data {
+
+// Of a stream of bytes; the last block may be shorter.
+class BlockHasher {
+ public:
+  static constexpr int64_t kBlockBytes = int64_t{1} << 20;
+
+  void add(std::span<const std::byte> bytes);
+  // Of all bytes so far.
+  std::vector<uint64_t> hashes() const;
+
+ private:
+  HashStream hash_;
+  int64_t in_block_ = 0;
+  std::vector<uint64_t> whole_;
+};
+
+// Safe for use by many threads: two may check the same block, to the same end.
+class BlockChecks {
+ public:
+  // None are checked where `hashes` is empty.
+  BlockChecks(std::vector<uint64_t> hashes, int64_t block_bytes);
+
+  // Checks the blocks of `file` that hold bytes [begin, end), those that were not yet. Throws Error(kBadData) naming
+  // the block and its bytes.
+  void check(const MappedFile& file, int64_t begin, int64_t end);
+
+ private:
+  void check_block(const MappedFile& file, int64_t block) const;
+
+  std::vector<uint64_t> hashes_;
+  int64_t block_bytes_;
+  std::unique_ptr<std::atomic<uint64_t>[]> checked_;  // a bit a block
+};
+
+}  // namespace mhmoe::data

@@ -1,0 +1,52 @@
+// Batches read ahead by a thread while the model computes.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "data/loader.h"
+
+namespace mhmoe::data {
+
+// Gives what loader.read() gives, whatever the order of calls; fast where each call continues the one before.
+class PrefetchingLoader {
+ public:
+  // The thread starts with the first read. `loader` must outlive this.
+  explicit PrefetchingLoader(const BatchLoader& loader) : loader_(loader) {}
+  ~PrefetchingLoader();
+  PrefetchingLoader(const PrefetchingLoader&) = delete;
+  PrefetchingLoader& operator=(const PrefetchingLoader&) = delete;
+
+  // As BatchLoader::read, and throws what that threw. For one caller at a time.
+  void read(int64_t first, std::span<int32_t> tokens, std::span<int32_t> targets);
+
+ private:
+  static constexpr size_t kAhead = 2;  // batches
+  struct Batch {
+    std::vector<int32_t> tokens, targets;
+    std::exception_ptr error;
+  };
+  void restart(int64_t first, size_t size);
+  void work();
+
+  const BatchLoader& loader_;
+  std::mutex mutex_;
+  std::condition_variable ready_, room_;
+  // Under the mutex:
+  std::deque<Batch> batches_;  // the first begins at sequence number taken_
+  int64_t taken_ = 0;
+  int64_t next_ = 0;         // where the batch to be read next begins
+  size_t size_ = 0;          // tokens of a batch; 0 before the first read and after an error
+  uint64_t generation_ = 0;  // of the position: what was read for another one is thrown away
+  bool failed_ = false;      // the last batch holds an error: nothing is read behind it
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace mhmoe::data
