@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "core/api.h"
 
@@ -29,7 +30,12 @@ enum class ExitCode : int {
   kCorruption = 82,
 };
 
-// what() is one line: what was wrong, where, what was allowed, what to do.
+// The text as one line that no terminal obeys: control characters become \x1b and the like. Beyond 4,000 bytes the
+// middle is left out.
+MHMOE_API std::string one_line(std::string_view text);
+
+// what() is one_line() of the message: what was wrong, where, what was allowed, what to do. Names and values from files
+// need no quoting of their own.
 class MHMOE_API Error : public std::runtime_error {
  public:
   Error(ExitCode code, const std::string& message);

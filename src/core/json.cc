@@ -91,6 +91,9 @@ class Builder {
   bool end_array() { return close(); }
 
   bool key(std::string& name) {
+    if (name.size() > limits_.key_bytes) {
+      fail_here(fmt::format("a key of {} bytes; at most {} are allowed", name.size(), limits_.key_bytes));
+    }
     pending_key_ = name;
     pending_line_ = progress_.token_line;
     const auto [first, added] = keys_.back().emplace(name, pending_line_);
@@ -132,6 +135,7 @@ class Builder {
   }
 
   bool attach(Value value) {
+    if (++values_ > limits_.values()) fail_here(fmt::format("more than {} values", limits_.values()));
     (open_.empty() ? root_ : open_.back().items.emplace_back()) = std::move(value);
     return true;
   }
@@ -173,6 +177,7 @@ class Builder {
   std::vector<Value> open_;
   std::vector<std::unordered_map<std::string, int>> keys_;  // line of each key of the open objects
   Value root_;
+  size_t values_ = 0;
   std::string pending_key_;
   int pending_line_ = 0;
   bool has_key_ = false;
@@ -182,6 +187,11 @@ class Builder {
 
 Value parse(std::string_view text, const std::string& file, ExitCode code, Limits limits) {
   if (text.size() > limits.bytes) fail(code, "{}: {} bytes; at most {} are read", file, text.size(), limits.bytes);
+  // The lexer would take a NUL for the end of the text.
+  if (const size_t nul = text.find('\0'); nul != text.npos) {
+    fail(code, "{}:{}: holds the character NUL at byte {}: not valid JSON", file,
+         1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(nul), '\n'), nul);
+  }
   Progress progress;
   Builder builder(text, file, code, limits, progress);
   nlohmann::json::sax_parse(CountingIterator(text.data(), &progress),

@@ -54,6 +54,9 @@ struct MHMOE_API Value {
 struct Limits {
   size_t bytes = size_t{1} << 20;
   int depth = 64;
+  size_t key_bytes = 512;
+  // A value takes about 140 bytes of memory, and as little as 2 in a file.
+  size_t values() const { return bytes / 16; }
 };
 
 // Both throw Error(code) with file, line, key and what was found; read_file throws Error(kMissingInput) for a file

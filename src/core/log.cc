@@ -26,22 +26,10 @@ spdlog::logger& logger() {
 
 std::array<std::atomic<int64_t>, 3> line_counts;  // by Level
 
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 void write(Level level, std::string_view message) {
-  const std::string line = escape(message);
+  const std::string line = one_line(message);
   ++line_counts[static_cast<size_t>(level)];
   switch (level) {
     case Level::kInfo:

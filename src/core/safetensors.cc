@@ -43,6 +43,17 @@ SafetensorsHeader layout(std::span<const NamedTensor*> tensors, const std::map<s
   return header;
 }
 
+// Pickle in a zip archive or bare: loading it runs what it says.
+void refuse_pytorch(const std::string& path, uint64_t first_bytes) {
+  constexpr uint64_t kZip = 0x04034b50, kPickle = 0x80;
+  const bool is_pickle = (first_bytes & 0xff) == kPickle && (first_bytes >> 8 & 0xff) <= 5;
+  if ((first_bytes & 0xffffffff) != kZip && !is_pickle) return;
+  fail(ExitCode::kPermission,
+       "'{}' is a PyTorch or pickle file, which may hold programs and is never loaded; convert it where you trust it, "
+       "with safetensors.torch.save_file",
+       path);
+}
+
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : SafetensorsFile(InputFile(path)) {}
@@ -54,6 +65,7 @@ SafetensorsFile::SafetensorsFile(const InputFile& file) : path_(file.path()) {
   if (file_bytes < kLengthBytes) fail(ExitCode::kBadData, "'{}' is truncated: it has {} bytes", path, file_bytes);
   file.read(&header_bytes, kLengthBytes, 0);
   if (header_bytes > SafetensorsHeader::kMaxBytes) {
+    refuse_pytorch(path, header_bytes);
     fail(ExitCode::kBadData, "'{}' is no safetensors file: its header would take {} bytes, and {} are allowed", path,
          header_bytes, SafetensorsHeader::kMaxBytes);
   }

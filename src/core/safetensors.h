@@ -15,9 +15,10 @@
 namespace mhmoe {
 
 // A file read into memory and checked: header within 8 MiB, at most 65,536 tensors with names of at most 512 bytes,
-// dtypes F32, BF16, F64, I32, I64, U8, offsets sorted without holes or overlaps and equal to shape x dtype, rank at
-// most 4 (scalars have rank 0 in the file and are read as shape [1]). Anything else throws Error(kBadData) naming file
-// and tensor; what cannot be opened throws as InputFile.
+// dtypes F32, BF16, F64, I32, I64, U8, offsets without holes or overlaps and equal to shape x dtype, rank at most 4
+// (scalars have rank 0 in the file and are read as shape [1]). Tensors without elements take no bytes: they lie where
+// another tensor begins or the last one ends, several at one place if need be. Anything else throws Error(kBadData)
+// naming file and tensor; what cannot be opened throws as InputFile; a PyTorch file is Error(kPermission).
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);

@@ -1,6 +1,10 @@
 #include "core/json.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 namespace mhmoe::json {
 namespace {
@@ -68,6 +72,36 @@ TEST(Json, HostileTextIsRefusedAtItsLimits) {
   EXPECT_NE(error_of(std::string(1'000'000, '[')).find("64 levels"), std::string::npos);
   EXPECT_NE(error_of("\"" + std::string(2'000'000, 'a') + "\"").find("at most 1048576"), std::string::npos);
   EXPECT_NE(error_of("{\"a\": \"x\\u0000y\"}").find("NUL"), std::string::npos);
+  EXPECT_NE(error_of(std::string("{}\n\0", 4)).find("f.json:2: holds the character NUL at byte 3"), std::string::npos);
+  EXPECT_NE(error_of(std::string("\0{}", 3)).find("NUL"), std::string::npos);
+  EXPECT_NE(error_of("{\"" + std::string(513, 'k') + "\": 1}").find("a key of 513 bytes"), std::string::npos);
+  EXPECT_EQ(error_of("{\"" + std::string(512, 'k') + "\": 1}"), "accepted");
+  std::string many = "[1";
+  for (int i = 0; i < 65'536; ++i) many += ",1";
+  EXPECT_NE(error_of(many + "]").find("more than 65536 values"), std::string::npos);
+}
+
+TEST(Json, HugeFilesAreRefusedUnread) {
+  const std::string path = fmt::format("{}/mhmoe-huge-{}.json", testing::TempDir(), getpid());
+  std::ofstream(path) << "{\"a\": \"";
+  std::filesystem::resize_file(path, uint64_t{1} << 40);  // sparse: reading it would need a terabyte of memory
+  try {
+    read_file(path, ExitCode::kConfig);
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()), path + ": 1099511627776 bytes; at most 1048576 are read");
+  }
+  std::filesystem::remove(path);
+}
+
+// Whatever a key holds, the message is one line.
+TEST(Json, KeysCannotBreakTheLineOfAMessage) {
+  for (const char* text :
+       {"{\"a\\nb\": {\"\\u001b[2J\": NaN}}", "{\"a\\nb\": 1, \"a\\nb\": 2}", "{\"a\\r\\n\": 1e400}"}) {
+    const std::string error = error_of(text);
+    EXPECT_NE(error, "accepted");
+    EXPECT_EQ(error.find_first_of("\n\r\x1b"), std::string::npos) << error;
+  }
 }
 
 TEST(Json, WritingAndReadingGivesTheSame) {
