@@ -64,6 +64,11 @@ struct Limits {
 MHMOE_API Value parse(std::string_view text, const std::string& file, ExitCode code, Limits limits = {});
 MHMOE_API Value read_file(const std::string& path, ExitCode code, Limits limits = {});
 
+// The member of that name and kind; an integer will do where a real is asked for. Throws Error(code) naming place, name
+// and what was found.
+MHMOE_API const Value& member(const Value& object, std::string_view name, Kind kind,
+                              ExitCode code = ExitCode::kBadData);
+
 // One line, or indented by two spaces with small leaves kept on one line. Numbers are the shortest text that reads back
 // to the same value; non-finite numbers, which JSON cannot hold, become null.
 MHMOE_API std::string to_line(const Value& value);

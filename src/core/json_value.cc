@@ -130,6 +130,14 @@ std::string Value::where() const {
   return line > 0 ? fmt::format("{}:{}", *file, line) : *file;
 }
 
+const Value& member(const Value& object, std::string_view name, Kind kind, ExitCode code) {
+  const Value* found = object.find(name);
+  if (found == nullptr) fail(code, "{}: the key {} is missing", object.where(), name);
+  const bool fits = found->kind == kind || (kind == Kind::kReal && found->kind == Kind::kInteger);
+  if (!fits) fail(code, "{}: {}: found {}, expected {}", found->where(), name, to_string(found->kind), to_string(kind));
+  return *found;
+}
+
 std::string to_line(const Value& value) {
   return on_one_line(value);
 }

@@ -47,7 +47,8 @@ void clip_scale(Context& /*ctx*/, const ops::ClipScale& args) {
   const float sum_squares = *args.sum_squares.as<const float>(), loss = *args.loss.as<const float>();
   const float norm = std::sqrt(sum_squares);
   scalars[ops::kClipScale] = args.clip_norm > 0 && norm > args.clip_norm ? args.clip_norm / norm : 1.0f;
-  scalars[ops::kRefuse] = std::isfinite(sum_squares) && std::isfinite(loss) ? 0.0f : 1.0f;
+  const bool finite = std::isfinite(sum_squares) && std::isfinite(loss);
+  scalars[ops::kRefuse] = finite && loss <= scalars[ops::kLossLimit] && norm <= scalars[ops::kNormLimit] ? 0.0f : 1.0f;
 }
 
 void adam_update(Context& /*ctx*/, const ops::AdamUpdate& args) {

@@ -6,10 +6,20 @@
 namespace mhmoe::ops {
 
 // Elements of the f32 step-scalar tensor.
-enum StepScalar : int { kLearningRate, kBiasCorrection1, kBiasCorrection2, kClipScale, kRefuse, kStepScalarCount };
+enum StepScalar : int {
+  kLearningRate,
+  kBiasCorrection1,
+  kBiasCorrection2,
+  kLossLimit,  // infinity for no limit
+  kNormLimit,  // infinity for no limit
+  kClipScale,
+  kRefuse,
+  kStepScalarCount
+};
 
 // scalars[kClipScale] = min(1, clip_norm / sqrt(sum_squares[0])) (1 when clip_norm is 0); scalars[kRefuse] = 1 when
-// sum_squares[0] or loss[0] is not finite, else 0. sum_squares, loss: f32 [1].
+// sum_squares[0] or loss[0] is not finite, loss[0] > scalars[kLossLimit] or sqrt(sum_squares[0]) > scalars[kNormLimit],
+// else 0. sum_squares, loss: f32 [1].
 struct ClipScale {
   Tensor scalars, sum_squares, loss;
   float clip_norm;

@@ -14,7 +14,7 @@ double TrainRecord::perplexity() const {
 
 void StepWindow::add(const StepResult& result, int64_t tokens, double seconds) {
   last_ = result;
-  if (!result.refused) {
+  if (!result.refused()) {
     ++averaged_;
     loss_ += result.loss;
     moe_.balance_loss += result.moe.balance_loss;

@@ -61,12 +61,15 @@ void Optimizer::update(Context& ctx, const StepScalars& scalars, const Segment& 
                          .decoupled = config_.kind == OptimizerKind::kAdamW});
 }
 
-Optimizer::Outcome Optimizer::step(Context& ctx, const StepScalars& scalars, double learning_rate) {
+Optimizer::Outcome Optimizer::step(Context& ctx, const StepScalars& scalars, double learning_rate,
+                                   const StepLimits& limits) {
   const auto t = static_cast<double>(updates_ + 1);
   std::array<float, ops::kStepScalarCount> host{};
   host[ops::kLearningRate] = static_cast<float>(learning_rate);
   host[ops::kBiasCorrection1] = static_cast<float>(1 - std::pow(config_.beta1, t));
   host[ops::kBiasCorrection2] = static_cast<float>(1 - std::pow(config_.beta2, t));
+  host[ops::kLossLimit] = static_cast<float>(limits.loss);
+  host[ops::kNormLimit] = static_cast<float>(limits.gradient_norm);
   ctx.upload(scalars.update, host.data());
 
   ctx.fill_zero(scalars.sum_squares);

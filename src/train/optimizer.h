@@ -5,6 +5,7 @@
 
 #include "nn/parameters.h"
 #include "train/run_config.h"
+#include "train/spike_guard.h"
 
 namespace mhmoe::train {
 
@@ -23,7 +24,7 @@ class Optimizer {
   struct Outcome {
     double loss = 0;
     double gradient_norm = 0;  // before clipping
-    bool refused = false;      // loss or norm is not finite: weights and moments are as before
+    bool refused = false;      // not finite or above the limits: weights and moments are as before
   };
 
   // Allocates the moments, zero, in the state arena. `parameters` must be allocated and outlive the optimizer.
@@ -31,10 +32,15 @@ class Optimizer {
   Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, double clip_norm);
 
   // One update from the gradients in the store, which are zero afterwards; scalars.loss is the step's loss.
-  Outcome step(Context& ctx, const StepScalars& scalars, double learning_rate);
+  Outcome step(Context& ctx, const StepScalars& scalars, double learning_rate, const StepLimits& limits = {});
 
   // Updates made; refused ones do not count.
   int64_t updates() const { return updates_; }
+  // After the moments were filled with those of a run that had made so many.
+  void set_updates(int64_t updates) { updates_ = updates; }
+  // f32, laid out like the store's flat vectors.
+  const Tensor& moment1() const { return moment1_; }
+  const Tensor& moment2() const { return moment2_; }
 
  private:
   // A run of parameters that share a weight decay, as elements of the flat vectors.

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "core/log.h"
 #include "ops/elementwise.h"
+#include "train/non_finite_probe.h"
 #include "train/schedule.h"
 
 namespace mhmoe::train {
@@ -29,7 +29,10 @@ DeviceBatch upload_batch(Context& ctx, const HostBatch& batch, int64_t first, in
 }
 
 Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute)
-    : ctx_(ctx), config_(config), task_(config.model, config.train.recompute == Recompute::kBlock) {
+    : ctx_(ctx),
+      config_(config),
+      task_(config.model, config.train.recompute == Recompute::kBlock),
+      spike_guard_(config.train.spike_guard) {
   nn::ParameterStore& parameters = task_.parameters();
   parameters.allocate(ctx, compute);
   parameters.initialize(ctx, config.seed);
@@ -81,6 +84,14 @@ void Trainer::observe_parameters(const char* kind, Tensor nn::Parameter::*tensor
   });
 }
 
+void Trainer::accumulate(const HostBatch& batch, const Statistics& statistics) {
+  const int64_t counted = batch.counted();
+  const float scale = counted > 0 ? 1 / static_cast<float>(counted) : 0;
+  ctx_.fill_zero(scalars_->loss);
+  for (int64_t i = 0; i < micro_batches(); ++i) micro_batch(batch, i, statistics, scale);
+  observe_parameters("grad", &nn::Parameter::gradient);
+}
+
 StepResult Trainer::step(const HostBatch& batch) {
   MHMOE_CHECK(batch.sequences == batch_sequences() && batch.length == config_.data.sequence_length,
               "a step takes {} sequences of {} tokens, got {} of {}", batch_sequences(), config_.data.sequence_length,
@@ -92,34 +103,56 @@ StepResult Trainer::step(const HostBatch& batch) {
   {
     ArenaScope scope(ctx_.step());
     const Statistics statistics = allocate_statistics();
-    const float scale = result.counted > 0 ? 1 / static_cast<float>(result.counted) : 0;
-    ctx_.fill_zero(scalars_->loss);
-    for (int64_t i = 0; i < micro_batches(); ++i) micro_batch(batch, i, statistics, scale);
-    observe_parameters("grad", &nn::Parameter::gradient);
-    const Optimizer::Outcome outcome = optimizer_->step(ctx_, *scalars_, result.learning_rate);
+    accumulate(batch, statistics);
+    const Optimizer::Outcome outcome =
+        optimizer_->step(ctx_, *scalars_, result.learning_rate, spike_guard_.limits());
     observe_parameters("updated", &nn::Parameter::master);
     result.loss = outcome.loss;
     result.gradient_norm = outcome.gradient_norm;
-    result.refused = outcome.refused;
     result.moe = summary_of(statistics);
+    judge(result, outcome.refused);
   }
   ctx_.step().check_empty();
   ctx_.step().merge_blocks();
-  note_refusal(result);
   return result;
 }
 
-void Trainer::note_refusal(const StepResult& result) {
-  refused_in_a_row_ = result.refused ? refused_in_a_row_ + 1 : 0;
-  if (!result.refused) return;
-  log::warning("step {}: loss {} and gradient norm {}: not finite, so this step changed no weight", result.step,
-               std::abs(result.loss), std::abs(result.gradient_norm));  // abs: a NaN's sign says nothing
-  if (refused_in_a_row_ >= kRefusedInARow) {
-    fail(ExitCode::kNumeric,
-         "step {}: {} steps in a row had a loss or gradient that was not finite; lower train.learning_rate.peak, "
-         "lengthen the warm-up, or find the first bad tensor with --dump",
-         result.step, refused_in_a_row_);
+void Trainer::judge(StepResult& result, bool refused) {
+  if (!refused) {
+    refused_in_a_row_ = 0;
+    spike_guard_.add(result.loss, result.gradient_norm);
+    return;
   }
+  ++refused_in_a_row_;
+  const bool finite = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
+  result.refusal = finite ? Refusal::kSpike : Refusal::kNotFinite;
+}
+
+std::string Trainer::first_not_finite(const HostBatch& batch) {
+  NonFiniteProbe probe(ctx_);
+  ctx_.set_observer(&probe);
+  observe_parameters("weight", &nn::Parameter::master);
+  {
+    ArenaScope scope(ctx_.step());
+    accumulate(batch, allocate_statistics());
+  }
+  ctx_.set_observer(nullptr);
+  ctx_.fill_zero(task_.parameters().gradient());
+  return probe.first();
+}
+
+TrainerState Trainer::state() const {
+  return {.steps_done = steps_done_,
+          .updates = optimizer_->updates(),
+          .refused_in_a_row = refused_in_a_row_,
+          .spike_guard = spike_guard_.state()};
+}
+
+void Trainer::restore(const TrainerState& state) {
+  steps_done_ = state.steps_done;
+  refused_in_a_row_ = state.refused_in_a_row;
+  optimizer_->set_updates(state.updates);
+  spike_guard_.restore(state.spike_guard);
 }
 
 }  // namespace mhmoe::train

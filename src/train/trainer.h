@@ -8,6 +8,7 @@
 #include "train/batch.h"
 #include "train/moe_summary.h"
 #include "train/optimizer.h"
+#include "train/spike_guard.h"
 #include "train/task.h"
 
 namespace mhmoe::train {
@@ -18,30 +19,48 @@ DType compute_dtype(Precision precision, bool device_prefers_bf16);
 // Copies sequences [first, first + count) to the device, into the step arena.
 DeviceBatch upload_batch(Context& ctx, const HostBatch& batch, int64_t first, int64_t count);
 
+enum class Refusal : uint8_t { kNone, kNotFinite, kSpike };
+
 struct StepResult {
   int64_t step = 0;          // counted from 1
   double loss = 0;           // mean cross-entropy of the counted targets, nats, without the balance loss
   int64_t counted = 0;       // targets
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  bool refused = false;  // not finite: nothing was changed
+  Refusal refusal = Refusal::kNone;  // otherwise nothing was changed
   MoeSummary moe;
+
+  bool refused() const { return refusal != Refusal::kNone; }
+};
+
+// What a trainer knows beside tensors.
+struct TrainerState {
+  int64_t steps_done = 0;
+  int64_t updates = 0;  // steps_done less those refused
+  int64_t refused_in_a_row = 0;
+  json::Value spike_guard;
 };
 
 class Trainer {
  public:
-  static constexpr int kRefusedInARow = 10;
-
   // Builds and initialises the model and allocates its state. `config` (with model.vocab_size filled in) must outlive
   // the trainer.
   Trainer(Context& ctx, const RunConfig& config, DType compute);
 
-  // The global batch of one step: batch_sequences() sequences. Throws Error(kNumeric) when kRefusedInARow steps in a
-  // row were refused.
+  // The global batch of one step: batch_sequences() sequences.
   StepResult step(const HostBatch& batch);
+  // Runs the step of `batch` again without an update and names the first tensor, in order of computation, that holds a
+  // value that is not finite; empty if there is none.
+  std::string first_not_finite(const HostBatch& batch);
+
+  TrainerState state() const;
+  // After weights and moments were filled with those of a run in that state.
+  void restore(const TrainerState& state);
+  Optimizer& optimizer() { return *optimizer_; }
 
   int64_t batch_sequences() const { return config_.train.batch_tokens / config_.data.sequence_length; }
   int64_t steps_done() const { return steps_done_; }
+  int64_t refused_in_a_row() const { return refused_in_a_row_; }
   Task& task() { return task_; }
 
  private:
@@ -54,8 +73,9 @@ class Trainer {
   Statistics allocate_statistics();
   void micro_batch(const HostBatch& batch, int64_t index, const Statistics& statistics, float scale);
   MoeSummary summary_of(const Statistics& statistics);
+  void accumulate(const HostBatch& batch, const Statistics& statistics);
   void observe_parameters(const char* kind, Tensor nn::Parameter::*tensor);
-  void note_refusal(const StepResult& result);
+  void judge(StepResult& result, bool refused);
 
   Context& ctx_;
   const RunConfig& config_;
@@ -63,8 +83,9 @@ class Trainer {
   std::optional<StepScalars> scalars_;
   std::optional<Optimizer> optimizer_;
   nn::DirectGradientSink sink_;
+  SpikeGuard spike_guard_;
   int64_t steps_done_ = 0;
-  int refused_in_a_row_ = 0;
+  int64_t refused_in_a_row_ = 0;
 };
 
 }  // namespace mhmoe::train

@@ -127,8 +127,9 @@ TEST_F(Kernels, RouterOfNoRowsGivesZeroes) {
 TEST_F(Kernels, ClipScaleAgreesWithTheCpuAndRefusesWhatIsNotFinite) {
   const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   for (const float clip : {0.0f, 0.5f, 2.0f}) {
-    for (const auto& [squares, loss] : {std::array{0.0, 1.0}, {4.0, 1.0}, {9.0, nan}, {nan, 1.0}, {infinity, 1.0}}) {
-      const Twin scalars = filled(DType::kF32, {ops::kStepScalarCount}, 0.25);
+    for (const auto& [squares, loss] :
+         {std::array{0.0, 1.0}, {4.0, 1.0}, {4.0, 3.1}, {9.1, 1.0}, {9.0, nan}, {nan, 1.0}, {infinity, 1.0}}) {
+      const Twin scalars = filled(DType::kF32, {ops::kStepScalarCount}, 3);  // also the limits of loss and norm
       const Twin sum = filled(DType::kF32, {1}, squares), loss_value = filled(DType::kF32, {1}, loss);
       ops::clip_scale(cpu(), {scalars.cpu, sum.cpu, loss_value.cpu, clip});
       ops::clip_scale(emulated(), {scalars.emulated, sum.emulated, loss_value.emulated, clip});

@@ -11,8 +11,11 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 class AdamTest : public OpTest {
  protected:
   // {clip scale, refuse} for these inputs.
-  std::vector<double> clip(double sum_squares, double loss, float clip_norm) {
+  std::vector<double> clip(double sum_squares, double loss, float clip_norm, double loss_limit = kInfinity,
+                           double norm_limit = kInfinity) {
     const Tensor scalars = filled(DType::kF32, {ops::kStepScalarCount}, 7);
+    write_value(scalars, ops::kLossLimit, loss_limit);
+    write_value(scalars, ops::kNormLimit, norm_limit);
     ops::clip_scale(ctx(), {scalars, filled(DType::kF32, {1}, sum_squares), filled(DType::kF32, {1}, loss), clip_norm});
     const std::vector<double> all = values(scalars);
     EXPECT_EQ(all[ops::kLearningRate], 7);
@@ -22,7 +25,8 @@ class AdamTest : public OpTest {
   }
 
   Tensor scalars(double learning_rate, double correction1, double correction2, double clip_scale, double refuse) {
-    return given(DType::kF32, {ops::kStepScalarCount}, {learning_rate, correction1, correction2, clip_scale, refuse});
+    return given(DType::kF32, {ops::kStepScalarCount},
+                 {learning_rate, correction1, correction2, kInfinity, kInfinity, clip_scale, refuse});
   }
 };
 
@@ -35,6 +39,14 @@ TEST_F(AdamTest, ClipScaleShrinksOnlyLargeNormsAndRefusesWhatIsNotFinite) {
   EXPECT_EQ(clip(kNan, 1, 0)[1], 1);
   EXPECT_EQ(clip(4, kNan, 1)[1], 1);
   EXPECT_EQ(clip(4, -kInfinity, 1)[1], 1);
+}
+
+TEST_F(AdamTest, LossesAndNormsAboveTheirLimitsAreRefused) {
+  EXPECT_EQ(clip(4, 3, 1, 3, 2)[1], 0);
+  EXPECT_EQ(clip(4, 3.001, 1, 3, 2)[1], 1);
+  EXPECT_EQ(clip(4.001, 3, 1, 3, 2)[1], 1);
+  EXPECT_EQ(clip(4.001, 3, 1, 3)[1], 0);
+  EXPECT_EQ(clip(kNan, 1, 1, 3, 2)[1], 1);
 }
 
 TEST_F(AdamTest, UpdatesFollowTheFormulaInDouble) {
