@@ -48,7 +48,7 @@ StepResult result_of(int64_t step, double loss, bool refused = false) {
   StepResult result;
   result.step = step;
   result.loss = loss;
-  result.refused = refused;
+  if (refused) result.refusal = Refusal::kNotFinite;
   result.moe.balance_loss = loss;
   return result;
 }
