@@ -43,7 +43,11 @@ int main(int argc, char** argv) {
     return run(argc, argv);
   } catch (const mhmoe::Error& error) {
     code = error.code();
-    mhmoe::log::error("{}", error.what());
+    if (code == ExitCode::kRequeue) {  // what was asked for, no error
+      mhmoe::log::info("{}", error.what());
+    } else {
+      mhmoe::log::error("{}", error.what());
+    }
   } catch (const std::bad_alloc&) {
     code = ExitCode::kMemory;
     mhmoe::log::error("out of memory on the host; use smaller micro-batches (train.micro_batch_sequences)");

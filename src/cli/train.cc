@@ -25,7 +25,7 @@ void print_summary(const train::RunSummary& summary) {
   if (!summary.validation.empty()) std::fputs(score_table(summary.validation).c_str(), stdout);
   fmt::print("{} tokens in {:.1f} s", summary.tokens, summary.seconds);
   if (summary.tokens_per_second) fmt::print(", {} tokens/s", train::short_count(*summary.tokens_per_second));
-  fmt::print("; model in {}/{}\n", summary.folder, train::kModelFileName);
+  fmt::print("; model in {}\n", summary.checkpoint);
 }
 
 void run_train(const TrainOptions& options) {
@@ -42,12 +42,21 @@ void add_train_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("train", "Train a model and leave a run folder");
   command->footer(
       "Example: mhmoe train configs/tiny/mhmoe_8.json --set train.steps=100 --output-dir runs\n"
-      "The run's folder is OUTPUT_DIR/NAME: config.json, log.txt, metrics.jsonl, perplexity.csv, model.safetensors.");
+      "         mhmoe train configs/tiny/mhmoe_8.json --resume never\n"
+      "The run's folder is OUTPUT_DIR/NAME: config.json, log.txt, status.json, metrics.jsonl, perplexity.csv,\n"
+      "routing.jsonl, tensorboard/, checkpoints/. The same command again goes on where the run stopped. SIGTERM, "
+      "SIGINT\n"
+      "and SIGUSR1 finish the step, save and end with exit code 75; a second one stops at once.");
   command->add_option("CONFIG", options->file, "the configuration, a JSON file")->required();
   add_set_option(*command, options->overrides);
   add_device_options(*command, options->device);
   command->add_option("--output-dir", options->output_dir, "where the run's folder is made (output_dir)");
-  command->add_flag("--overwrite", options->run.overwrite, "replace an earlier run of the same name");
+  command
+      ->add_option("--resume", options->run.start.resume,
+                   "auto: go on with the run in the folder, if there is one; never: refuse to; or the checkpoint of "
+                   "another run of this configuration, to branch off from")
+      ->capture_default_str();
+  command->add_flag("--overwrite", options->run.start.overwrite, "delete an earlier run of the same name first");
   command->add_option("--dump", options->run.dump_folder, "write every named tensor of one step into this folder");
   command->add_option("--dump-step", options->run.dump_step, "the step that --dump writes")
       ->capture_default_str()

@@ -1,125 +1,93 @@
 #include "train/metrics.h"
 
-#include <cerrno>
 #include <cmath>
 
-#include "core/file.h"
-#include "core/json.h"
-
 namespace mhmoe::train {
+namespace {
+
+MoeSummary mean(const MoeSummary& sum, double count) {
+  return {.balance_loss = sum.balance_loss / count,
+          .load_max_over_mean = sum.load_max_over_mean / count,
+          .dropped_fraction = sum.dropped_fraction / count,
+          .expert_activation = sum.expert_activation / count};
+}
+
+void add_to(MoeSummary& sum, const MoeSummary& step) {
+  sum.balance_loss += step.balance_loss;
+  sum.load_max_over_mean += step.load_max_over_mean;
+  sum.dropped_fraction += step.dropped_fraction;
+  sum.expert_activation += step.expert_activation;
+}
+
+}  // namespace
 
 double TrainRecord::perplexity() const {
   return std::exp(loss);
 }
 
-void StepWindow::add(const StepResult& result, int64_t tokens, double seconds) {
-  last_ = result;
-  if (!result.refused()) {
-    ++averaged_;
-    loss_ += result.loss;
-    moe_.balance_loss += result.moe.balance_loss;
-    moe_.load_max_over_mean += result.moe.load_max_over_mean;
-    moe_.dropped_fraction += result.moe.dropped_fraction;
-    moe_.expert_activation += result.moe.expert_activation;
-  }
-  if (result.step > 1) {
-    timed_tokens_ += tokens;
-    timed_seconds_ += seconds;
-  }
-}
-
-TrainRecord StepWindow::take() {
-  TrainRecord record{.loss = last_.loss,
-                     .gradient_norm = last_.gradient_norm,
-                     .learning_rate = last_.learning_rate,
-                     .moe = last_.moe,
-                     .tokens_per_second = {},
-                     .mfu = {}};
-  if (averaged_ > 0) {
-    const auto n = static_cast<double>(averaged_);
-    record.loss = loss_ / n;
-    record.moe = {.balance_loss = moe_.balance_loss / n,
-                  .load_max_over_mean = moe_.load_max_over_mean / n,
-                  .dropped_fraction = moe_.dropped_fraction / n,
-                  .expert_activation = moe_.expert_activation / n};
-  }
-  if (timed_seconds_ > 0) {
-    record.tokens_per_second = static_cast<double>(timed_tokens_) / timed_seconds_;
-    if (peak_) record.mfu = *record.tokens_per_second * flops_per_token_ / *peak_;
-    if (record.mfu > 1.0) record.mfu.reset();  // the peak was measured on a busy machine: no share of it means anything
-  }
-  *this = StepWindow(flops_per_token_, peak_);
-  return record;
-}
-
-MetricsFiles::TextFile MetricsFiles::open(const std::string& path) {
-  TextFile out{.path = path, .file = std::unique_ptr<std::FILE, Close>(std::fopen(path.c_str(), "we"))};
-  if (!out.file) fail_errno(path, "create", errno, ExitCode::kCannotCreate);
-  return out;
-}
-
-void MetricsFiles::write_line(TextFile& file, const std::string& line) {
-  const bool written = std::fputs(line.c_str(), file.file.get()) >= 0 && std::fputc('\n', file.file.get()) != EOF &&
-                       std::fflush(file.file.get()) == 0;
-  if (!written) fail_errno(file.path, "write", errno);
-}
-
-MetricsFiles::MetricsFiles(const std::string& folder, const std::vector<std::string>& validation_names, bool has_moe)
-    : metrics_(open(folder + "/metrics.jsonl")),
-      perplexity_(open(folder + "/perplexity.csv")),
-      validation_sets_(validation_names.size()),
-      has_moe_(has_moe) {
-  std::string header = "step,tokens,flops,seconds,train/perplexity";
-  for (const std::string& name : validation_names) {
-    header += fmt::format(",validation/{0}/perplexity,validation/{0}/perplexity_dropless", name);
-  }
-  write_line(perplexity_, header);
-}
-
-void MetricsFiles::append(const Record& record) {
-  write_line(metrics_, json_line(record));
-  write_line(perplexity_, csv_line(record));
-}
-
-std::string MetricsFiles::json_line(const Record& record) const {
-  json::Value line = json::Value::object();
-  line.add("step", record.step);
-  line.add("tokens", record.tokens);
-  line.add("flops", record.flops);
-  line.add("seconds", record.seconds);
+std::vector<std::pair<std::string, double>> scalars(const Record& record, bool has_moe) {
+  std::vector<std::pair<std::string, double>> out;
   if (record.train) {
     const TrainRecord& train = *record.train;
-    line.add("train/loss", train.loss);
-    line.add("train/perplexity", train.perplexity());
-    line.add("train/grad_norm", train.gradient_norm);
-    line.add("train/learning_rate", train.learning_rate);
-    if (train.tokens_per_second) line.add("train/tokens_per_second", *train.tokens_per_second);
-    if (train.mfu) line.add("train/mfu", *train.mfu);
-    if (has_moe_) {
-      line.add("train/balance_loss", train.moe.balance_loss);
-      line.add("moe/load_max_over_mean", train.moe.load_max_over_mean);
-      line.add("moe/dropped_fraction", train.moe.dropped_fraction);
-      line.add("moe/expert_activation", train.moe.expert_activation);
+    out.emplace_back("train/loss", train.loss);
+    out.emplace_back("train/perplexity", train.perplexity());
+    out.emplace_back("train/grad_norm", train.gradient_norm);
+    out.emplace_back("train/learning_rate", train.learning_rate);
+    out.emplace_back("train/refused_steps", static_cast<double>(record.refused_steps));
+    if (train.tokens_per_second) out.emplace_back("train/tokens_per_second", *train.tokens_per_second);
+    if (train.mfu) out.emplace_back("train/mfu", *train.mfu);
+    if (has_moe) {
+      out.emplace_back("train/balance_loss", train.moe.balance_loss);
+      out.emplace_back("moe/load_max_over_mean", train.moe.load_max_over_mean);
+      out.emplace_back("moe/dropped_fraction", train.moe.dropped_fraction);
+      out.emplace_back("moe/expert_activation", train.moe.expert_activation);
     }
   }
   for (const ValidationScore& score : record.validation) {
     const std::string prefix = "validation/" + score.name + "/";
-    line.add(prefix + "loss", score.loss);
-    line.add(prefix + "perplexity", score.perplexity());
-    line.add(prefix + "perplexity_dropless", score.perplexity_dropless());
-    line.add(prefix + "bits_per_byte", score.bits_per_byte);
+    out.emplace_back(prefix + "loss", score.loss);
+    out.emplace_back(prefix + "perplexity", score.perplexity());
+    out.emplace_back(prefix + "perplexity_dropless", score.perplexity_dropless());
+    out.emplace_back(prefix + "bits_per_byte", score.bits_per_byte);
   }
-  return json::to_line(line);
+  return out;
 }
 
-std::string MetricsFiles::csv_line(const Record& record) const {
-  std::string line = fmt::format("{},{},{:.6e},{:.3f},", record.step, record.tokens, record.flops, record.seconds);
-  if (record.train) line += fmt::format("{}", record.train->perplexity());
-  for (const ValidationScore& score : record.validation) {
-    line += fmt::format(",{},{}", score.perplexity(), score.perplexity_dropless());
+void StepWindow::add(const StepResult& result, int64_t tokens, double seconds, bool timed) {
+  sums_.last_loss = result.loss;
+  sums_.last_gradient_norm = result.gradient_norm;
+  sums_.last_learning_rate = result.learning_rate;
+  sums_.last_moe = result.moe;
+  if (!result.refused()) {
+    ++sums_.averaged;
+    sums_.loss += result.loss;
+    add_to(sums_.moe, result.moe);
   }
-  if (record.validation.empty()) line += std::string(2 * validation_sets_, ',');
-  return line;
+  if (timed) {
+    sums_.timed_tokens += tokens;
+    sums_.timed_seconds += seconds;
+  }
+}
+
+TrainRecord StepWindow::take() {
+  TrainRecord record{.loss = sums_.last_loss,
+                     .gradient_norm = sums_.last_gradient_norm,
+                     .learning_rate = sums_.last_learning_rate,
+                     .moe = sums_.last_moe,
+                     .tokens_per_second = {},
+                     .mfu = {}};
+  if (sums_.averaged > 0) {
+    const auto n = static_cast<double>(sums_.averaged);
+    record.loss = sums_.loss / n;
+    record.moe = mean(sums_.moe, n);
+  }
+  if (sums_.timed_seconds > 0) {
+    record.tokens_per_second = static_cast<double>(sums_.timed_tokens) / sums_.timed_seconds;
+    if (peak_) record.mfu = *record.tokens_per_second * flops_per_token_ / *peak_;
+    if (record.mfu > 1.0) record.mfu.reset();  // the peak was measured on a busy machine: no share of it means anything
+  }
+  sums_ = {};
+  return record;
 }
 
 }  // namespace mhmoe::train

@@ -1,10 +1,10 @@
-// The numbers of a run: averaged between log lines, written to metrics.jsonl and perplexity.csv.
+// The numbers of a run, averaged between log lines.
 #pragma once
 
-#include <cstdio>
-#include <memory>
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "train/evaluation.h"
@@ -27,11 +27,27 @@ struct TrainRecord {
 
 struct Record {
   int64_t step = 0;
-  int64_t tokens = 0;  // trained on so far
-  double flops = 0;    // model FLOPs so far
-  double seconds = 0;  // of training so far, validation left out
+  int64_t tokens = 0;         // trained on so far
+  double flops = 0;           // model FLOPs so far
+  double seconds = 0;         // of training so far, validation left out
+  int64_t refused_steps = 0;  // so far
+  uint64_t run_hash = 0;      // after this step
   std::optional<TrainRecord> train;
   std::vector<ValidationScore> validation;
+};
+
+// Every measured quantity of the record under its public name, as metrics.jsonl and TensorBoard show it.
+std::vector<std::pair<std::string, double>> scalars(const Record& record, bool has_moe);
+
+// Sums over the steps since the last log line.
+struct WindowSums {
+  double last_loss = 0, last_gradient_norm = 0, last_learning_rate = 0;
+  MoeSummary last_moe;
+  int64_t averaged = 0;  // steps in the sums below
+  double loss = 0;
+  MoeSummary moe;
+  int64_t timed_tokens = 0;
+  double timed_seconds = 0;
 };
 
 // Collects steps between two log lines.
@@ -40,46 +56,18 @@ class StepWindow {
   StepWindow(double flops_per_token, std::optional<double> peak_flops_per_second)
       : flops_per_token_(flops_per_token), peak_(peak_flops_per_second) {}
 
-  void add(const StepResult& result, int64_t tokens, double seconds);
+  // timed: false for a process's first step, which is slower than the rest.
+  void add(const StepResult& result, int64_t tokens, double seconds, bool timed);
   // The record of the steps added since the last call; at least one.
   TrainRecord take();
+
+  const WindowSums& sums() const { return sums_; }
+  void restore(const WindowSums& sums) { sums_ = sums; }
 
  private:
   double flops_per_token_;
   std::optional<double> peak_;
-  StepResult last_;
-  int64_t averaged_ = 0;
-  double loss_ = 0;
-  MoeSummary moe_;
-  int64_t timed_tokens_ = 0;
-  double timed_seconds_ = 0;
-};
-
-// metrics.jsonl: one object a logged or validated step. perplexity.csv: one row for the same steps; cells of what was
-// not measured at a step are empty. Both are flushed at every record.
-class MetricsFiles {
- public:
-  MetricsFiles(const std::string& folder, const std::vector<std::string>& validation_names, bool has_moe);
-
-  void append(const Record& record);
-
- private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  struct TextFile {
-    std::string path;
-    std::unique_ptr<std::FILE, Close> file;
-  };
-
-  static TextFile open(const std::string& path);
-  static void write_line(TextFile& file, const std::string& line);
-  std::string json_line(const Record& record) const;
-  std::string csv_line(const Record& record) const;
-
-  TextFile metrics_, perplexity_;
-  size_t validation_sets_;
-  bool has_moe_;
+  WindowSums sums_;
 };
 
 }  // namespace mhmoe::train

@@ -1,38 +1,240 @@
 #include "train/run_folder.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
 #include <filesystem>
 
-#include "core/error.h"
 #include "core/file.h"
+#include "core/log.h"
+#include "train/config.h"
+#include "train/config_schema.h"
+#include "train/status.h"
 
 namespace mhmoe::train {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+constexpr const char* kLockFileName = "lock";
+constexpr const char* kAuto = "auto";
+constexpr const char* kNever = "never";
+// Everything a run writes into its folder.
+constexpr std::array kRunNames = {kConfigFileName,  kLogFileName,    kStatusFileName, "metrics.jsonl",
+                                  "perplexity.csv", "routing.jsonl", "tensorboard",   kCheckpointsFolderName};
+// Keys, or beginnings of keys, that may change while a run goes on.
+constexpr std::array<std::string_view, 9> kFree = {
+    "name",        "output_dir", "data.train[].path", "data.validation[].path", "data.tokenizer", "evaluation.",
+    "checkpoint.", "log.",       "parallel."};
+
+bool is_free(const std::string& path) {
+  return std::ranges::any_of(
+      kFree, [&](std::string_view key) { return key.back() == '.' ? path.starts_with(key) : path == key; });
+}
+
+const ConfigKey& list_of(const ConfigKey& element) {
+  const std::string list = element.path.substr(0, element.path.find("[]"));
+  return *std::ranges::find(config_keys(), list, &ConfigKey::path);
+}
+
+// Every compared key, elements of lists one by one, with its value.
+std::vector<std::pair<std::string, std::string>> compared_values(const RunConfig& config) {
+  std::vector<std::pair<std::string, std::string>> values;
+  for (const ConfigKey& key : config_keys()) {
+    if (is_free(key.path)) continue;
+    if (key.type == KeyType::kList) {
+      values.emplace_back(key.path + " (how many)", std::to_string(key.size(config)));
+    } else if (const size_t brackets = key.path.find("[]"); brackets != std::string::npos) {
+      for (size_t i = 0; i < list_of(key).size(config); ++i) {
+        std::string name = key.path;
+        name.insert(brackets + 1, std::to_string(i));
+        values.emplace_back(name, json::to_line(key.write(config, i)));
+      }
+    } else {
+      values.emplace_back(key.path, json::to_line(key.write(config, 0)));
+    }
+  }
+  return values;
+}
+
+bool holds_run(const std::string& folder) {
+  return fs::is_regular_file(fs::path(folder) / kConfigFileName);
+}
+
+// A file that a process which creates a run's folder makes first holds no run yet.
+bool holds_nothing(const std::string& folder) {
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    if (entry->path().filename() != kLockFileName) return false;
+  }
+  return true;
+}
+
+std::string owner_of(const std::string& lock_path) {
+  const InputFile file(lock_path);
+  std::string owner(std::min<size_t>(file.size(), 200), '\0');
+  file.read(owner.data(), owner.size(), 0);
+  owner.erase(std::find(owner.begin(), owner.end(), '\n'), owner.end());
+  return owner.empty() ? "another process" : owner;
+}
+
+[[noreturn]] void fail_locked(const std::string& folder) {
+  fail(ExitCode::kCannotCreate,
+       "{}: the run in it is going on now, in {}; wait for it, stop it, or give this one another name", folder,
+       owner_of(folder + "/" + kLockFileName));
+}
+
+void check_not_running(const std::string& folder) {
+  const std::string path = folder + "/" + kLockFileName;
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (descriptor < 0) return;
+  const bool held = flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  close(descriptor);
+  if (held) fail_locked(folder);
+}
+
+void check_same_run(const std::string& where, const RunConfig& there, const RunConfig& here) {
+  constexpr size_t kListed = 4;
+  const std::vector<std::string> differences = config_differences(there, here);
+  if (differences.empty()) return;
+  std::string list;
+  for (size_t i = 0; i < std::min(differences.size(), kListed); ++i) list += (i > 0 ? "; " : "") + differences[i];
+  if (differences.size() > kListed) list += fmt::format("; and {} more", differences.size() - kListed);
+  fail(ExitCode::kConfig,
+       "{}: belongs to a run of another configuration: {}; give this one another name (--set name=...), or replace the "
+       "old one with --overwrite",
+       where, list);
+}
+
+void remove_run(const std::string& folder) {
+  std::error_code error;
+  for (const char* name : kRunNames) {
+    fs::remove_all(fs::path(folder) / name, error);
+    if (error) fail_errno(folder + "/" + name, "delete", error.value());
+  }
+}
+
+void check_contents(const RunConfig& config, const StartOptions& options) {
+  const std::string folder = run_folder(config);
+  std::error_code error;
+  const fs::file_status status = fs::status(folder, error);
+  if (!fs::exists(status)) return;
+  if (!fs::is_directory(status)) {
+    fail(ExitCode::kCannotCreate, "{}: is a file, and a run's folder is to be there; change name or output_dir",
+         folder);
+  }
+  if (options.overwrite || holds_nothing(folder)) return;
+  if (!holds_run(folder)) {
+    fail(ExitCode::kCannotCreate, "{}: holds files that are no run's; change name or output_dir", folder);
+  }
+  if (options.resume == kNever) {
+    fail(ExitCode::kCannotCreate,
+         "{}: holds a run; go on with it (--resume auto), give this one another name (--set name=...) or output folder "
+         "(--output-dir), or replace the old one with --overwrite",
+         folder);
+  }
+  check_same_run(folder + "/" + kConfigFileName, load_config(folder + "/" + kConfigFileName), config);
+}
+
+// What `--resume PATH` names: a checkpoint, or a run's newest.
+Checkpoint open_checkpoint(const std::string& path) {
+  const fs::path inside = fs::path(path) / kCheckpointsFolderName;
+  if (!fs::is_directory(inside)) return Checkpoint(path);
+  std::optional<Checkpoint> newest = newest_checkpoint(inside.string());
+  if (!newest) fail(ExitCode::kMissingInput, "{}: no checkpoint in it", inside.string());
+  return std::move(*newest);
+}
+
+// Of the run that the folder holds. Going on from any other would leave later steps of the run in place.
+std::optional<Checkpoint> own_checkpoint(const std::string& folder, const std::string& resume) {
+  std::optional<Checkpoint> newest = newest_checkpoint((fs::path(folder) / kCheckpointsFolderName).string());
+  if (resume == kAuto) return newest;
+  const Checkpoint asked = open_checkpoint(resume);
+  std::error_code error;
+  if (newest && fs::equivalent(newest->path(), asked.path(), error)) return newest;
+  fail(ExitCode::kCannotCreate,
+       "{}: holds a run already, whose newest checkpoint is {}; to branch off from {}, give the branch a name of its "
+       "own "
+       "(--set name=...)",
+       folder, newest ? newest->path() : "none", asked.path());
+}
+
+// Of another run, which this one branches off from.
+std::optional<Checkpoint> foreign_checkpoint(const RunConfig& config, const std::string& resume) {
+  if (resume == kAuto || resume == kNever) return std::nullopt;
+  Checkpoint asked = open_checkpoint(resume);
+  check_same_run(asked.path(), parse_config(asked.config(), asked.path()), config);
+  return asked;
+}
+
+}  // namespace
+
 std::string run_folder(const RunConfig& config) {
   return (fs::path(config.output_dir) / config.name).string();
 }
 
-void check_run_folder(const std::string& folder, bool overwrite) {
-  std::error_code error;
-  const fs::file_status status = fs::status(folder, error);
-  if (!fs::exists(status)) return;
-  if (!fs::is_directory(status))
-    fail(ExitCode::kCannotCreate, "{}: is a file, and a run's folder is to be there", folder);
-  if (overwrite || fs::is_empty(folder, error)) return;
-  fail(ExitCode::kCannotCreate,
-       "{}: holds another run; give this one another name (--set name=...) or output folder (--output-dir), or replace "
-       "the old one with --overwrite",
-       folder);
+std::vector<std::string> config_differences(const RunConfig& there, const RunConfig& here) {
+  std::vector<std::string> differences;
+  const auto old_values = compared_values(there), new_values = compared_values(here);
+  for (const auto& [key, value] : new_values) {
+    const auto old = std::ranges::find(old_values, key, &std::pair<std::string, std::string>::first);
+    if (old != old_values.end() && old->second == value) continue;
+    differences.push_back(
+        fmt::format("{}: {} there, {} here", key, old == old_values.end() ? "absent" : old->second, value));
+  }
+  return differences;
 }
 
-void create_run_folder(const std::string& folder) {
+std::string config_identity(const RunConfig& config) {
+  std::string text;
+  for (const auto& [key, value] : compared_values(config)) text += key + "=" + value + "\n";
+  return text;
+}
+
+void check_run_folder(const RunConfig& config, const StartOptions& options) {
+  check_not_running(run_folder(config));
+  check_contents(config, options);
+}
+
+RunFolder::RunFolder(const RunConfig& config, const StartOptions& options) : path_(run_folder(config)) {
+  check_run_folder(config, options);
   std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) fail_errno(folder, "create the run's folder", error.value(), ExitCode::kCannotCreate);
-  for (const char* name : {kConfigFileName, kLogFileName, kModelFileName, "metrics.jsonl", "perplexity.csv"}) {
-    fs::remove(fs::path(folder) / name, error);
+  fs::create_directories(path_, error);
+  if (error) fail_errno(path_, "create the run's folder", error.value(), ExitCode::kCannotCreate);
+  lock();
+  try {
+    check_contents(config, options);  // another process may have been here before the lock was ours
+    if (options.overwrite) remove_run(path_);
+    has_run_ = holds_run(path_);
+    checkpoint_ = has_run_ ? own_checkpoint(path_, options.resume) : foreign_checkpoint(config, options.resume);
+  } catch (...) {
+    close(lock_);
+    throw;
   }
+}
+
+RunFolder::~RunFolder() {
+  close(lock_);
+}
+
+// The lock goes with the process, however it ends; the file that carries it stays.
+void RunFolder::lock() {
+  const std::string path = file(kLockFileName);
+  lock_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (lock_ < 0) fail_errno(path, "create", errno, ExitCode::kCannotCreate);
+  const RunStatus self = status_of_this_process();
+  const std::string owner = fmt::format("process {} on {}, started {}\n", self.pid, self.host, self.started);
+  int error = flock(lock_, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+  if (error == 0 && (ftruncate(lock_, 0) != 0 || write(lock_, owner.data(), owner.size()) < 0)) error = errno;
+  if (error == 0) return;
+  close(lock_);
+  if (error == EWOULDBLOCK) fail_locked(path_);
+  fail_errno(path, "lock", error, ExitCode::kCannotCreate);
 }
 
 void write_text_file(const std::string& path, const std::string& text) {

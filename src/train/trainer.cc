@@ -104,8 +104,7 @@ StepResult Trainer::step(const HostBatch& batch) {
     ArenaScope scope(ctx_.step());
     const Statistics statistics = allocate_statistics();
     accumulate(batch, statistics);
-    const Optimizer::Outcome outcome =
-        optimizer_->step(ctx_, *scalars_, result.learning_rate, spike_guard_.limits());
+    const Optimizer::Outcome outcome = optimizer_->step(ctx_, *scalars_, result.learning_rate, spike_guard_.limits());
     observe_parameters("updated", &nn::Parameter::master);
     result.loss = outcome.loss;
     result.gradient_norm = outcome.gradient_norm;

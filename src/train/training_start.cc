@@ -1,0 +1,168 @@
+// How a run begins, or begins again.
+#include <random>
+
+#include "core/hash.h"
+#include "core/log.h"
+#include "core/parallel_for.h"
+#include "nn/parameter_file.h"
+#include "train/config.h"
+#include "train/flops.h"
+#include "train/memory_need.h"
+#include "train/peak.h"
+#include "train/training_run.h"
+
+namespace mhmoe::train {
+namespace {
+
+std::vector<data::Source> sources_of(const RunConfig& config) {
+  std::vector<data::Source> sources;
+  for (const SourceConfig& source : config.data.train) sources.push_back({source.path, source.weight});
+  return sources;
+}
+
+RunConfig with_vocab_size(RunConfig config, const data::Tokenizer& tokenizer) {
+  resolve_vocab_size(config, tokenizer);
+  return config;
+}
+
+std::string new_run_id() {
+  std::random_device random;
+  return to_hex(uint64_t{random()} << 32 | random());
+}
+
+void warn_of_change(const char* what, const std::string& there, const std::string& here) {
+  if (there == here) return;
+  log::warning("the run was on {} {}, and goes on with {}: it may not come to the same bytes", what, there, here);
+}
+
+}  // namespace
+
+TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOptions& options)
+    : tokenizer_(data::load_tokenizer(config.data.tokenizer)),
+      config_(with_vocab_size(std::move(config), *tokenizer_)),
+      loader_(sources_of(config_), *tokenizer_, config_.data.sequence_length, config_.seed),
+      evaluation_(config_, *tokenizer_),
+      compute_(compute_dtype(config_.train.precision, backend.prefers_bf16())),
+      ctx_(create_context(backend, options)),
+      trainer_(*ctx_, config_, compute_),
+      has_moe_(trainer_.task().moe_layers() > 0),
+      flops_per_token_(training_flops_per_token(config_.model, config_.data.sequence_length)),
+      window_(flops_per_token_, measure_matmul_peak(backend, compute_)),
+      observation_(*ctx_, config_.model.moe,
+                   {.dump_folder = options.dump_folder,
+                    .dump_step = options.dump_step,
+                    .routing_every = has_moe_ ? config_.log.routing_every_steps : 0,
+                    .last_step = config_.train.steps}),
+      clock_(config_.train.steps, config_.evaluation.every_steps),
+      batch_(trainer_.batch_sequences(), config_.data.sequence_length),
+      hash_(first_hash()),
+      run_id_(new_run_id()),
+      status_(status_of_this_process()) {
+  open_folder(options);
+  log_start(backend);
+}
+
+std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend, const RunOptions& options) const {
+  check_run_folder(config_, options.start);
+  std::unique_ptr<Context> ctx = backend.create_context(0);
+  reserve_memory(*ctx, measure_memory(config_, backend.kind, &backend.kernels, compute_));
+  return ctx;
+}
+
+Origin TrainingRun::origin() const {
+  return {.data = to_hex(loader_.data_identity()),
+          .tokenizer = to_hex(tokenizer_->hash()),
+          .compute = std::string(to_string(compute_))};
+}
+
+RunHash TrainingRun::first_hash() const {
+  const Origin from = origin();
+  return RunHash::begin(fmt::format("{}data={}\ntokenizer={}\ncompute={}\n", config_identity(config_), from.data,
+                                    from.tokenizer, from.compute));
+}
+
+void TrainingRun::check_origin(const std::string& checkpoint, const Origin& there) const {
+  const Origin here = origin();
+  const auto check = [&](const char* key, const char* what, const std::string& then, const std::string& now) {
+    if (then == now) return;
+    fail(ExitCode::kConfig,
+         "{}: the run was made with another {} ({}) than {} names now ({}); a run keeps to one: give "
+         "this one another name (--set name=...)",
+         checkpoint, what, then, key, now);
+  };
+  check("data.train", "training text", there.data, here.data);
+  check("data.tokenizer", "tokenizer", there.tokenizer, here.tokenizer);
+  check("train.precision", "precision", there.compute, here.compute);
+}
+
+void TrainingRun::open_folder(const RunOptions& options) {
+  folder_.emplace(config_, options.start);
+  log::set_file(folder_->file(kLogFileName));
+  saver_.emplace(SaverOptions{.folder = folder_->file(kCheckpointsFolderName),
+                              .keep_last = config_.checkpoint.keep_last,
+                              .keep_every = config_.checkpoint.keep_every_steps,
+                              .max_failed_saves = config_.checkpoint.max_failed_saves,
+                              .asynchronous = config_.checkpoint.asynchronous});
+  if (folder_->checkpoint()) {
+    restore(*folder_->checkpoint());
+  } else {
+    if (folder_->has_run()) log::info("{}: holds a run without a checkpoint: it begins again", folder_->path());
+    open_files({});
+  }
+  // The first durable write: a folder that cannot be written is found now, not at the first checkpoint.
+  write_text_file(folder_->file(kConfigFileName), resolved_config(config_));
+}
+
+void TrainingRun::open_files(const std::map<std::string, int64_t>& bytes) {
+  files_.emplace(folder_->path(),
+                 RunFiles::Layout{.validation_sets = evaluation_.names(),
+                                  .has_moe = has_moe_,
+                                  .routing = has_moe_ && config_.log.routing_every_steps > 0},
+                 bytes);
+  if (bytes.empty()) files_->note("config", "```json\n" + resolved_config(config_) + "```");
+}
+
+void TrainingRun::restore(const Checkpoint& checkpoint) {
+  const ResumeState state = read_resume_state(checkpoint.state());
+  check_origin(checkpoint.path(), state.origin);
+  warn_of_change("device", state.device, ctx_->name());
+  warn_of_change("threads", std::to_string(state.threads), std::to_string(thread_count()));
+  restore_tensors(checkpoint);
+  trainer_.restore(state.trainer);
+  window_.restore(state.window);
+  clock_.restore(state.training_seconds);
+  hash_ = RunHash::of(state.hash);
+  refused_steps_ = state.refused_steps;
+  validation_ = state.validation;
+  if (folder_->has_run()) run_id_ = checkpoint.run_id();
+  open_files(folder_->has_run() ? state.file_bytes : std::map<std::string, int64_t>{});
+  log::info("going on from {}, after step {}", checkpoint.path(), checkpoint.step());
+}
+
+void TrainingRun::restore_tensors(const Checkpoint& checkpoint) {
+  nn::ParameterStore& parameters = trainer_.task().parameters();
+  nn::load_parameters(*ctx_, parameters, checkpoint.read("model"));
+  const std::vector<nn::FlatVector> moments = {{"moment1.", trainer_.optimizer().moment1()},
+                                               {"moment2.", trainer_.optimizer().moment2()}};
+  nn::load_flat_vectors(*ctx_, parameters, moments, checkpoint.read("optimizer"));
+}
+
+void TrainingRun::log_start(const Backend& backend) {
+  constexpr double kMebibyte = 1 << 20;
+  log::info("run {}: device {}, {}, {} parameters", folder_->path(), ctx_->name(),
+            compute_ == DType::kBF16 ? "bf16" : "fp32",
+            short_count(static_cast<double>(trainer_.task().parameters().parameter_count())));
+  log::info("memory: {:.1f} MiB of state (weights, gradients, optimizer), {:.1f} MiB of activations",
+            static_cast<double>(ctx_->state().reserved_bytes()) / kMebibyte,
+            static_cast<double>(ctx_->step().reserved_bytes()) / kMebibyte);
+  const int64_t sequences = loader_.sequence_count();
+  log::info("data: {} tokens of training text; {} steps of {} tokens read them {:.2f} times",
+            short_count(static_cast<double>(sequences * config_.data.sequence_length)), config_.train.steps,
+            config_.train.batch_tokens,
+            static_cast<double>(config_.train.steps * trainer_.batch_sequences()) / static_cast<double>(sequences));
+  if (std::string_view(backend.name) == "emulated") {
+    log::warning("the emulated device shows correctness only; its speed means nothing");
+  }
+}
+
+}  // namespace mhmoe::train
