@@ -21,11 +21,10 @@ struct EvaluateOptions {
   DeviceOptions device;
 };
 
-std::string model_path(const std::string& run_or_model) {
-  std::error_code unknown;  // then opening it tells why
-  if (!std::filesystem::is_directory(run_or_model, unknown)) return run_or_model;
-  return (std::filesystem::path(run_or_model) / train::kModelFileName).string();
-}
+struct Model {
+  std::vector<SafetensorsFile> files;
+  train::RunConfig config;
+};
 
 train::RunConfig config_of(const SafetensorsFile& file, const std::vector<std::string>& overrides) {
   const auto config = file.metadata().find("config");
@@ -36,9 +35,22 @@ train::RunConfig config_of(const SafetensorsFile& file, const std::vector<std::s
   return train::parse_config(config->second, file.path(), overrides);
 }
 
+Model open_model(const EvaluateOptions& options) {
+  std::error_code unknown;  // then opening it tells why
+  if (!std::filesystem::is_directory(options.path, unknown)) {
+    std::vector<SafetensorsFile> files;
+    files.emplace_back(options.path);
+    train::RunConfig config = config_of(files.front(), options.overrides);
+    return {std::move(files), std::move(config)};
+  }
+  const auto folder = std::filesystem::path(options.path) / train::kCheckpointsFolderName;
+  const std::optional<train::Checkpoint> checkpoint = train::newest_checkpoint(folder.string());
+  if (!checkpoint) fail(ExitCode::kMissingInput, "{}: no checkpoint in it", folder.string());
+  return {checkpoint->read("model"), train::parse_config(checkpoint->config(), checkpoint->path(), options.overrides)};
+}
+
 void run_evaluate(const EvaluateOptions& options) {
-  const SafetensorsFile file(model_path(options.path));
-  train::RunConfig config = config_of(file, options.overrides);
+  auto [files, config] = open_model(options);
   train::require_data(config, false);
   const std::unique_ptr<data::Tokenizer> tokenizer = data::load_tokenizer(config.data.tokenizer);
   train::resolve_vocab_size(config, *tokenizer);
@@ -49,7 +61,7 @@ void run_evaluate(const EvaluateOptions& options) {
   train::CausalLm task(config.model, false);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16());
   task.parameters().allocate(*ctx, compute, false);
-  nn::load_parameters(*ctx, task.parameters(), {&file, 1});
+  nn::load_parameters(*ctx, task.parameters(), files);
   std::fputs(score_table(evaluation.run(*ctx, task)).c_str(), stdout);
 }
 

@@ -132,9 +132,11 @@ std::string Value::where() const {
 
 const Value& member(const Value& object, std::string_view name, Kind kind, ExitCode code) {
   const Value* found = object.find(name);
-  if (found == nullptr) fail(code, "{}: the key {} is missing", object.where(), name);
+  if (found == nullptr) fail(code, "{}: '{}' is missing", object.where(), name);
   const bool fits = found->kind == kind || (kind == Kind::kReal && found->kind == Kind::kInteger);
-  if (!fits) fail(code, "{}: {}: found {}, expected {}", found->where(), name, to_string(found->kind), to_string(kind));
+  if (!fits) {
+    fail(code, "{}: '{}' is {}, expected {}", found->where(), name, to_string(found->kind), to_string(kind));
+  }
   return *found;
 }
 

@@ -9,6 +9,7 @@ namespace mhmoe::train {
 namespace {
 
 using json::Kind;
+using json::member;
 using json::Value;
 
 constexpr std::string_view kFormat = "mhmoe checkpoint";
@@ -28,16 +29,6 @@ bool checksum_is_right(std::string_view text) {
   if (text.size() < length) return false;
   const std::string_view body = text.substr(0, text.size() - length);
   return text.substr(body.size()) == checksum_line(body);
-}
-
-const Value& member(const Value& object, std::string_view name, Kind kind) {
-  const Value* found = object.find(name);
-  if (found == nullptr) fail(ExitCode::kBadData, "{}: '{}' is missing", object.where(), name);
-  if (found->kind != kind) {
-    fail(ExitCode::kBadData, "{}: '{}' is {}, expected {}", found->where(), name, json::to_string(found->kind),
-         json::to_string(kind));
-  }
-  return *found;
 }
 
 uint64_t hash_member(const Value& object) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <optional>
 
@@ -15,7 +16,10 @@ namespace {
 class Writer {
  public:
   void operator()(const char* name, const int64_t& field) { object.add(name, field); }
-  void operator()(const char* name, const double& field) { object.add(name, field); }
+  // JSON has no number for what is not finite.
+  void operator()(const char* name, const double& field) {
+    object.add(name, std::isfinite(field) ? json::Value(field) : json::Value());
+  }
   void operator()(const char* name, const std::string& field) { object.add(name, field); }
   void operator()(const char* name, const json::Value& field) { object.add(name, field); }
   // JSON's numbers cannot be relied on beyond 53 bits.
@@ -37,7 +41,6 @@ class Reader {
   void operator()(const char* name, int64_t& field) {
     field = json::member(object_, name, json::Kind::kInteger).integer;
   }
-  // What is not finite was written as null.
   void operator()(const char* name, double& field) {
     const json::Value* found = object_.find(name);
     const bool null = found != nullptr && found->kind == json::Kind::kNull;

@@ -122,13 +122,11 @@ void TrainingRun::save() {
 
 Snapshot TrainingRun::snapshot() {
   const nn::ParameterStore& parameters = trainer_.task().parameters();
-  Snapshot snapshot{.run_id = run_id_,
-                    .step = trainer_.steps_done(),
-                    .config = resolved_config(config_),
-                    .state = to_json(resume_state()),
-                    .model = {},
-                    .optimizer = {},
-                    .storage = {}};
+  Snapshot snapshot;
+  snapshot.run_id = run_id_;
+  snapshot.step = trainer_.steps_done();
+  snapshot.config = resolved_config(config_);
+  snapshot.state = to_json(resume_state());
   snapshot.model = nn::name_parts(parameters, download_to(snapshot, *ctx_, parameters.master()));
   const Optimizer& optimizer = trainer_.optimizer();
   append(snapshot.optimizer, nn::name_parts(parameters, download_to(snapshot, *ctx_, optimizer.moment1()), "moment1."));

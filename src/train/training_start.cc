@@ -102,7 +102,8 @@ void TrainingRun::open_folder(const RunOptions& options) {
                               .keep_last = config_.checkpoint.keep_last,
                               .keep_every = config_.checkpoint.keep_every_steps,
                               .max_failed_saves = config_.checkpoint.max_failed_saves,
-                              .asynchronous = config_.checkpoint.asynchronous});
+                              .asynchronous = config_.checkpoint.asynchronous,
+                              .in_use = folder_->checkpoint() ? folder_->checkpoint()->path() : ""});
   if (folder_->checkpoint()) {
     restore(*folder_->checkpoint());
   } else {
@@ -136,7 +137,10 @@ void TrainingRun::restore(const Checkpoint& checkpoint) {
   validation_ = state.validation;
   if (folder_->has_run()) run_id_ = checkpoint.run_id();
   open_files(folder_->has_run() ? state.file_bytes : std::map<std::string, int64_t>{});
-  log::info("going on from {}, after step {}", checkpoint.path(), checkpoint.step());
+  status_.checkpoint = checkpoint.path();
+  log::info("{} {}, after step {} of {}",
+            checkpoint.step() < config_.train.steps ? "going on from" : "finished already:", checkpoint.path(),
+            checkpoint.step(), config_.train.steps);
 }
 
 void TrainingRun::restore_tensors(const Checkpoint& checkpoint) {
