@@ -55,11 +55,11 @@ StepResult result_of(int64_t step, double loss, bool refused = false) {
 
 TEST(StepWindow, AveragesLossesAndLeavesOutRefusedStepsAndTheFirstTime) {
   StepWindow window(10, 1000.0);
-  window.add(result_of(1, 4), 100, 50);
+  window.add(result_of(1, 4), 100, 50, false);
   EXPECT_FALSE(window.take().tokens_per_second.has_value());
-  window.add(result_of(2, 4), 100, 1);
-  window.add(result_of(3, std::nan(""), true), 100, 1);
-  window.add(result_of(4, 2), 100, 2);
+  window.add(result_of(2, 4), 100, 1, true);
+  window.add(result_of(3, std::nan(""), true), 100, 1, true);
+  window.add(result_of(4, 2), 100, 2, true);
   const TrainRecord record = window.take();
   EXPECT_DOUBLE_EQ(record.loss, 3);
   EXPECT_DOUBLE_EQ(record.moe.balance_loss, 3);
@@ -71,7 +71,7 @@ TEST(StepWindow, AveragesLossesAndLeavesOutRefusedStepsAndTheFirstTime) {
 // The peak is measured once, perhaps while other programs held the machine.
 TEST(StepWindow, ShareOfAPeakThatAStepExceedsIsLeftOut) {
   StepWindow window(10, 1000.0);
-  window.add(result_of(2, 4), 100, 1);
+  window.add(result_of(2, 4), 100, 1, true);
   EXPECT_DOUBLE_EQ(window.take().mfu.value(), 1.0);
   window.add(result_of(3, 4), 101, 1);
   const TrainRecord record = window.take();
