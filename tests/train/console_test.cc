@@ -73,7 +73,7 @@ TEST(StepWindow, ShareOfAPeakThatAStepExceedsIsLeftOut) {
   StepWindow window(10, 1000.0);
   window.add(result_of(2, 4), 100, 1, true);
   EXPECT_DOUBLE_EQ(window.take().mfu.value(), 1.0);
-  window.add(result_of(3, 4), 101, 1);
+  window.add(result_of(3, 4), 101, 1, true);
   const TrainRecord record = window.take();
   EXPECT_FALSE(record.mfu.has_value());
   EXPECT_DOUBLE_EQ(*record.tokens_per_second, 101);
