@@ -47,7 +47,7 @@ inline HostBatch random_batch(const RunConfig& config, uint64_t seed) {
     batch.targets[i] = static_cast<int32_t>(random.uniform(2 * i + 1) * vocabulary);
   }
   for (int64_t sequence = 0; sequence < batch.sequences; ++sequence) {
-    std::fill_n(batch.targets.begin() + sequence * batch.length, sequence % 3, -1);
+    std::fill_n(batch.targets.begin() + sequence * batch.length, std::min(sequence % 3, batch.length), -1);
   }
   return batch;
 }
