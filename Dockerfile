@@ -4,7 +4,7 @@
 FROM nvidia/cuda:12.8.1-devel-ubuntu24.04 AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libdnnl-dev \
-      libsentencepiece-dev libsimdjson-dev libxxhash-dev \
+      libsentencepiece-dev libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
 COPY . /source
 RUN cmake -G Ninja -S /source -B /build -DMHMOE_CUDA=ON -DMHMOE_EMULATED=OFF -DMHMOE_TESTS=OFF && ninja -C /build

@@ -5,7 +5,7 @@ export DEBIAN_FRONTEND=noninteractive
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 PROGRAM_PACKAGES=(g++ cmake ninja-build libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libdnnl-dev
-  libsentencepiece-dev libsimdjson-dev libxxhash-dev)
+  libsentencepiece-dev libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev)
 PLOT_PACKAGES=(python3 python3-matplotlib)
 TEST_PACKAGES=(libgtest-dev ccache git python3-numpy clang-format clang-tidy)
 

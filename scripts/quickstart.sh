@@ -64,8 +64,9 @@ if [ "$(cat "$shards/.prepared" 2>/dev/null)" = "$prepared" ] &&
 else
   rm -f "$shards/.prepared"
   "$program" prepare --input "$text/train.jsonl" --output "$shards/train" --tokenizer "$shards/tokenizer.model" \
-    --train-tokenizer --vocab-size "$vocabulary"
-  "$program" prepare --input "$text/validation.jsonl" --output "$shards/validation" --tokenizer "$shards/tokenizer.model"
+    --train-tokenizer --vocab-size "$vocabulary" --overwrite
+  "$program" prepare --input "$text/validation.jsonl" --output "$shards/validation" --tokenizer "$shards/tokenizer.model" \
+    --overwrite
   echo "$prepared" >"$shards/.prepared"
 fi
 end_phase

@@ -51,6 +51,10 @@ int64_t count_member(const json::Value& object, const char* name) {
   return value.integer;
 }
 
+const json::Value& object_member(const json::Value& object, const char* name) {
+  return member(object, name, json::Kind::kObject);
+}
+
 const std::string& string_member(const json::Value& object, const char* name) {
   return member(object, name, json::Kind::kString).text;
 }

@@ -16,6 +16,7 @@ json::Value unseal(std::string_view text, const std::string& path, std::string_v
 
 // Members of an unsealed object; each throws Error(kBadData) naming what was expected.
 int64_t count_member(const json::Value& object, const char* name);  // an integer >= 0
+const json::Value& object_member(const json::Value& object, const char* name);
 const std::string& string_member(const json::Value& object, const char* name);
 uint64_t hash_member(const json::Value& object, const char* name);  // 16 hexadecimal digits
 std::vector<uint64_t> hashes_member(const json::Value& object, const char* name);

@@ -69,10 +69,8 @@ ShardWriter::ShardWriter(const std::string& prefix, const Tokenizer& tokenizer, 
       info_(durable),
       tokens_(prefix + kPartialTokens),
       sizes_(prefix + kPartialSizes) {
-  keep_ = true;  // whatever goes wrong here, what is there took its time to make
   lock();
   read_back(durable);
-  keep_ = false;
 }
 
 ShardWriter::~ShardWriter() {
@@ -84,7 +82,6 @@ ShardWriter::~ShardWriter() {
 void ShardWriter::lock() {
   lock_.emplace(tokens_.path());
   if (flock(lock_->descriptor(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
-  keep_ = true;
   fail(ExitCode::kCannotCreate, "{}: another process is writing this shard; wait for it or name another output",
        tokens_.path());
 }

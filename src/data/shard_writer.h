@@ -32,7 +32,7 @@ class ShardWriter {
   // Goes on after `durable`, what sync() returned. Throws Error(kBadData) unless the partial files hold all of it with
   // the checksums that it has.
   ShardWriter(const std::string& prefix, const Tokenizer& tokenizer, const ShardInfo& durable);
-  // Removes the partial files, unless keep_partial() or finish() was called.
+  // Removes the partial files, unless keep_partial() or finish() was called; a constructor that throws leaves them.
   ~ShardWriter();
   ShardWriter(const ShardWriter&) = delete;
   ShardWriter& operator=(const ShardWriter&) = delete;

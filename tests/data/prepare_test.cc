@@ -26,7 +26,7 @@ class Prepare : public testing::Test {
 
   ShardInfo prepare(const std::string& name, const Tokenizer& tokenizer, int threads) {
     set_thread_count(threads);
-    return prepare_shard(find_corpus_files(inputs_), folder_ / name, tokenizer, [](const Progress&) {});
+    return prepare_shard(find_corpus_files(inputs_), folder_ / name, tokenizer, {}).info;
   }
 
   TemporaryFolder folder_;
@@ -35,7 +35,7 @@ class Prepare : public testing::Test {
 };
 
 TEST_F(Prepare, BytesDoNotDependOnTheNumberOfThreads) {
-  train_tokenizer(inputs_, 340, folder_ / "t.model");
+  train_tokenizer(inputs_, "", 340, folder_ / "t.model");
   const auto tokenizer = load_tokenizer(folder_ / "t.model");
   prepare("one", *tokenizer, 1);
   prepare("four", *tokenizer, 4);
@@ -45,7 +45,7 @@ TEST_F(Prepare, BytesDoNotDependOnTheNumberOfThreads) {
 }
 
 TEST_F(Prepare, TheShardHoldsEveryDocumentInOrderEachEndedByEos) {
-  train_tokenizer(inputs_, 340, folder_ / "t.model");
+  train_tokenizer(inputs_, "", 340, folder_ / "t.model");
   const auto tokenizer = load_tokenizer(folder_ / "t.model");
   const ShardInfo info = prepare("s", *tokenizer, 3);
   EXPECT_EQ(info.documents, 20000);
@@ -54,9 +54,11 @@ TEST_F(Prepare, TheShardHoldsEveryDocumentInOrderEachEndedByEos) {
   std::vector<int32_t> ids(shard.token_count());
   shard.read(0, ids);
   CorpusReader corpus(find_corpus_files(inputs_));
+  DocumentParser parser;
   auto begin = ids.begin();
   int64_t bytes = 0;
-  for (std::string text; corpus.next(text);) {
+  for (RawDocument document; corpus.next(document);) {
+    const std::string text(parser.parse(document, inputs_[0]));
     const auto end = std::find(begin, ids.end(), tokenizer->eos());
     ASSERT_NE(end, ids.end());
     ASSERT_EQ(tokenizer->decode({begin, end}), text);
@@ -69,10 +71,12 @@ TEST_F(Prepare, TheShardHoldsEveryDocumentInOrderEachEndedByEos) {
 
 TEST_F(Prepare, ProgressEndsAtTheWholeInput) {
   Progress last;
-  prepare_shard(inputs_, folder_ / "p", *load_tokenizer("bytes"), [&](const Progress& progress) {
+  PrepareOptions options;
+  options.progress = [&](const Progress& progress) {
     EXPECT_GT(progress.bytes_read, last.bytes_read);
     last = progress;
-  });
+  };
+  prepare_shard(inputs_, folder_ / "p", *load_tokenizer("bytes"), options);
   EXPECT_EQ(last.bytes_read, static_cast<int64_t>(std::filesystem::file_size(inputs_[0])));
   EXPECT_EQ(last.bytes_total, last.bytes_read);
 }
@@ -89,7 +93,7 @@ TEST_F(Prepare, LongLinesAreCutForTrainingBetweenCharactersAndAtTabs) {
   while (text.size() < 3 * kMaxTrainingLine) text += "qj\xc3\xa9z ";
   write_file(folder_ / "long.txt", text + "\t" + text);
   inputs_ = {folder_ / "long.txt"};
-  train_tokenizer(inputs_, 266, folder_ / "t.model");
+  train_tokenizer(inputs_, "", 266, folder_ / "t.model");
   EXPECT_EQ(read_file(folder_ / "t.model").find("\xef\xbf\xbd"), std::string::npos);
   std::vector<int32_t> ids;
   load_tokenizer(folder_ / "t.model")->encode("qj\xc3\xa9z", ids);
