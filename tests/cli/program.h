@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -56,6 +57,26 @@ class ProgramTest : public testing::Test {
         fmt::format("cd '{}' && '{}' {} > out.txt 2> err.txt", folder_.string(), program.string(), arguments);
     const int status = std::system(command.c_str());
     return {WEXITSTATUS(status), read_text(folder_ / "out.txt"), read_text(folder_ / "err.txt")};
+  }
+
+  // The same, not waited for.
+  pid_t start(const std::string& arguments) const {
+    static const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "mhmoe";
+    const std::string command =
+        fmt::format("cd '{}' && exec '{}' {} > out.txt 2> err.txt", folder_.string(), program.string(), arguments);
+    const pid_t child = fork();
+    if (child == 0) {
+      execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+      _exit(127);
+    }
+    return child;
+  }
+
+  // The exit code of what start() began; 128 + the number of the signal that ended it.
+  static int wait_for(pid_t child) {
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   }
 
   std::filesystem::path folder_;

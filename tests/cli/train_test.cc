@@ -10,6 +10,9 @@ namespace {
 
 using TrainCommand = ProgramTest;
 
+// Of the last step, within a run's folder.
+constexpr const char* kModel = "checkpoints/step-00000006/model-00001-of-00001.safetensors";
+
 std::vector<json::Value> json_lines(const std::filesystem::path& path) {
   std::vector<json::Value> values;
   for (const std::string& line : lines_of(read_text(path))) {
@@ -28,7 +31,8 @@ std::vector<std::string> score_lines(const std::string& out) {
 TEST_F(TrainCommand, LeavesAWholeRunFolder) {
   const Outcome outcome = run("train tiny.json --threads 1");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  for (const char* name : {"config.json", "log.txt", "metrics.jsonl", "perplexity.csv", "model.safetensors"}) {
+  for (const char* name : {"config.json", "log.txt", "status.json", "metrics.jsonl", "perplexity.csv", "routing.jsonl",
+                           "tensorboard", "checkpoints/latest", kModel}) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / "runs/tiny" / name)) << name;
   }
   EXPECT_NE(outcome.out.find("held_out"), std::string::npos);
@@ -69,28 +73,29 @@ TEST_F(TrainCommand, EvaluatePrintsTheScoresOfTheLastValidation) {
     const Outcome evaluated = run("evaluate runs/tiny --threads 1");
     ASSERT_EQ(evaluated.code, 0) << evaluated.err;
     EXPECT_EQ(score_lines(evaluated.out), score_lines(trained.out)) << precision;
-    EXPECT_EQ(run("evaluate runs/tiny/model.safetensors --threads 1").out, evaluated.out);
   }
 }
 
 TEST_F(TrainCommand, ResolvedConfigRunsAgainToTheSameModel) {
   ASSERT_EQ(run("train tiny.json --threads 1").code, 0);
   ASSERT_EQ(run("train runs/tiny/config.json --threads 1 --output-dir again").code, 0);
-  const SafetensorsFile first((folder_ / "runs/tiny/model.safetensors").string());
-  const SafetensorsFile again((folder_ / "again/tiny/model.safetensors").string());
+  const SafetensorsFile first((folder_ / "runs/tiny" / kModel).string());
+  const SafetensorsFile again((folder_ / "again/tiny" / kModel).string());
   EXPECT_EQ(first.names(), again.names());
   for (const std::string& name : first.names()) EXPECT_EQ(first.doubles(name), again.doubles(name)) << name;
 }
 
 TEST_F(TrainCommand, EarlierRunIsReplacedOnlyWhenAsked) {
   ASSERT_EQ(run("train tiny.json --threads 1").code, 0);
-  const std::string model = read_text(folder_ / "runs/tiny/model.safetensors");
-  const Outcome refused = run("train tiny.json --threads 1 --set seed=2");
-  EXPECT_EQ(refused.code, 73);
-  EXPECT_NE(refused.err.find("--overwrite"), std::string::npos);
-  EXPECT_EQ(read_text(folder_ / "runs/tiny/model.safetensors"), model);
+  const std::string model = read_text(folder_ / "runs/tiny" / kModel);
+  for (const auto& [arguments, code] : {std::pair{"--set seed=2", 78}, {"--resume never", 73}}) {
+    const Outcome refused = run(fmt::format("train tiny.json --threads 1 {}", arguments));
+    EXPECT_EQ(refused.code, code);
+    EXPECT_NE(refused.err.find("--overwrite"), std::string::npos);
+  }
+  EXPECT_EQ(read_text(folder_ / "runs/tiny" / kModel), model);
   EXPECT_EQ(run("train tiny.json --threads 1 --set seed=2 --overwrite").code, 0);
-  EXPECT_NE(read_text(folder_ / "runs/tiny/model.safetensors"), model);
+  EXPECT_NE(read_text(folder_ / "runs/tiny" / kModel), model);
 }
 
 TEST_F(TrainCommand, DenseModelHasNoRoutingMetrics) {

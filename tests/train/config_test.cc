@@ -168,10 +168,9 @@ TEST_F(ConfigTest, AFullConfigurationIsAccepted) {
 
 TEST_F(ConfigTest, ResolvedConfigOfALaterVersionsKeysHoldsTheirNeutralValues) {
   const std::string resolved = resolved_config(RunConfig{});
-  for (const char* part :
-       {R"("weights": "none")", R"("kind": "linear")", R"("expert_parallel_size": null)", R"("overlap_chunks": 2)",
-        R"("width_invariant": false)", R"("verify_transfers": false)", R"("timeout_seconds": 600)",
-        R"("capacity_factor": "train")"}) {
+  for (const char* part : {R"("weights": "none")", R"("kind": "linear")", R"("expert_parallel_size": null)",
+                           R"("overlap_chunks": 2)", R"("width_invariant": false)", R"("verify_transfers": false)",
+                           R"("timeout_seconds": 600)", R"("capacity_factor": "train")"}) {
     EXPECT_TRUE(contains(resolved, part)) << part << " in\n" << resolved;
   }
   EXPECT_EQ(error_of(resolved), "accepted");
