@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds and tests everything this machine can: usage: scripts/test.sh [--fast]
-# --fast leaves out the sanitizer build, slow tests, nvcc, and clang-tidy on unchanged files; under 5 minutes.
+# --fast leaves out the sanitizer build, fuzzing, slow tests, nvcc, and clang-tidy on unchanged files; under 5 minutes.
 # The last line counts; the exit code is 0 if nothing failed. What is left out says "skipped: ..." and why.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -111,6 +111,18 @@ if [ $fast = no ]; then
 else
   skip "sanitizer build: --fast"
 fi
+if [ $fast = yes ]; then
+  fuzzing="--fast"
+elif ! command -v clang++ >/dev/null; then
+  fuzzing="no clang++"
+elif ! clang++ -fsanitize=fuzzer,address -x c++ -o build/fuzz_probe - 2>/dev/null \
+  <<<'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'; then
+  fuzzing="clang++ has no libFuzzer (libclang-rt-14-dev)"
+else
+  fuzzing=""
+  check "build of the fuzzed readers" build build/fuzz -DMHMOE_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++ \
+    -DCMAKE_C_COMPILER=clang -- all
+fi
 end_phase
 
 begin_phase tests 8
@@ -134,6 +146,11 @@ else
   check "clang-tidy on all files" scripts/run_clang_tidy.py build/test --all --minutes 3
 fi
 
+if [ -z "$fuzzing" ]; then
+  check "fuzzing for a minute" scripts/fuzz.sh build/fuzz 60
+else
+  skip "fuzzing: $fuzzing"
+fi
 threads=$(nproc)
 run_ctest build/test -j "$threads" $([ $fast = no ] || echo -LE slow)
 [ $fast = no ] || skip "tests labelled slow: --fast"

@@ -15,6 +15,7 @@ std::string scalar(const Value& value) {
     case Kind::kInteger:
       return std::to_string(value.integer);
     case Kind::kReal:
+      if (value.real == 0 && std::signbit(value.real)) return "-0.0";  // "-0" would be read as an integer
       return std::isfinite(value.real) ? fmt::format("{}", value.real) : "null";
     case Kind::kString:
       return quote(value.text);

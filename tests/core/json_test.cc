@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 
@@ -110,6 +111,7 @@ TEST(Json, WritingAndReadingGivesTheSame) {
   tree.add("small", 1e-300);
   tree.add("third", 1.0 / 3.0);
   tree.add("whole", 2.0);
+  tree.add("negative_zero", -0.0);
   tree.add("integer", int64_t{-9007199254740993});
   tree.add("null", Value());
   Value& list = tree.add("list", Value::array());
@@ -119,6 +121,7 @@ TEST(Json, WritingAndReadingGivesTheSame) {
     EXPECT_EQ(to_line(back), to_line(tree));
     EXPECT_EQ(back.find("text")->text, tree.find("text")->text);
     EXPECT_EQ(back.find("third")->real, 1.0 / 3.0);
+    EXPECT_TRUE(std::signbit(back.find("negative_zero")->real));
     EXPECT_EQ(back.find("integer")->integer, -9007199254740993);
   }
   EXPECT_EQ(to_line(tree).find('\n'), std::string::npos);
