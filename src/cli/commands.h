@@ -8,6 +8,7 @@
 namespace mhmoe::cli {
 
 void add_train_command(CLI::App& app);
+void add_suite_command(CLI::App& app);
 void add_evaluate_command(CLI::App& app);
 void add_prepare_command(CLI::App& app);
 void add_plan_command(CLI::App& app);

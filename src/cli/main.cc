@@ -12,6 +12,7 @@ using mhmoe::ExitCode;
 // In the order that --help lists them.
 void add_commands(CLI::App& app) {
   mhmoe::cli::add_train_command(app);
+  mhmoe::cli::add_suite_command(app);
   mhmoe::cli::add_evaluate_command(app);
   mhmoe::cli::add_prepare_command(app);
   mhmoe::cli::add_plan_command(app);

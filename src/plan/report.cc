@@ -18,17 +18,6 @@ std::string grouped(int64_t value) {
   return digits;
 }
 
-// 1234567890 as "1.23 G".
-std::string scaled(double value) {
-  const char* const prefixes[] = {"", " k", " M", " G", " T", " P", " E", " Z", " Y"};
-  size_t i = 0;
-  while (value >= 999.95 && i + 1 < std::size(prefixes)) {
-    value /= 1000;
-    ++i;
-  }
-  return fmt::format("{:.4g}{}", value, prefixes[i]);
-}
-
 std::string bytes_text(size_t bytes) {
   if (bytes < (1 << 20)) return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 1024);
   const double mib = static_cast<double>(bytes) / (1 << 20);
@@ -120,6 +109,16 @@ std::vector<Candidate> worth_showing(const std::vector<Candidate>& sorted) {
 }
 
 }  // namespace
+
+std::string scaled(double value) {
+  const char* const prefixes[] = {"", " k", " M", " G", " T", " P", " E", " Z", " Y"};
+  size_t i = 0;
+  while (value >= 999.95 && i + 1 < std::size(prefixes)) {
+    value /= 1000;
+    ++i;
+  }
+  return fmt::format("{:.4g}{}", value, prefixes[i]);
+}
 
 std::string describe_model(const train::RunConfig& config) {
   std::string out =
