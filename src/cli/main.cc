@@ -18,6 +18,7 @@ void add_commands(CLI::App& app) {
   mhmoe::cli::add_plan_command(app);
   mhmoe::cli::add_config_command(app);
   mhmoe::cli::add_trace_command(app);
+  mhmoe::cli::add_checkpoint_command(app);
 }
 
 int run(int argc, char** argv) {

@@ -1,13 +1,12 @@
 #include "core/safetensors.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <new>
 #include <set>
 #include <utility>
 
+#include "core/hash.h"
 #include "core/safetensors_header.h"
 
 namespace mhmoe {
@@ -87,20 +86,19 @@ SafetensorsFile::SafetensorsFile(const InputFile& file) : path_(file.path()) {
   } catch (const std::bad_alloc&) {
     fail(ExitCode::kMemory, "'{}': no memory for its {} bytes", path, memory);
   }
-  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash(XXH3_createState(), XXH3_freeState);
-  XXH3_64bits_reset(hash.get());
-  XXH3_64bits_update(hash.get(), &header_bytes, kLengthBytes);
-  XXH3_64bits_update(hash.get(), text.data(), text.size());
+  HashStream hash;
+  hash.update(&header_bytes, kLengthBytes);
+  hash.update(text);
   size_t position = 0;
   for (const auto& entry : header.entries) {
     file.read(bytes_.data() + position, entry.end - entry.begin, data_offset_ + entry.begin);
-    XXH3_64bits_update(hash.get(), bytes_.data() + position, entry.end - entry.begin);
+    hash.update(bytes_.data() + position, entry.end - entry.begin);
     const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
     tensors_.emplace(entry.name, Tensor(bytes_.data() + position, entry.dtype, shape));
     names_.push_back(entry.name);
     position += aligned(entry.end - entry.begin);
   }
-  xxh3_ = XXH3_64bits_digest(hash.get());
+  xxh3_ = hash.digest();
 }
 
 size_t SafetensorsFile::offset(const std::string& name) const {

@@ -2,14 +2,13 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <filesystem>
 
 #include "core/file.h"
+#include "core/hash.h"
 #include "core/log.h"
 #include "train/checkpoint_folder.h"
 
@@ -88,9 +87,8 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path) {
 
 // Exactly the files of the manifest, of the right sizes, and a folder's name that does not say another step.
 void Checkpoint::check_folder() const {
-  const std::string name = std::filesystem::path(path_).filename().string();
-  const bool is_step = name.size() == checkpoint_name(0).size() && name.starts_with("step-");
-  if (is_step && name != checkpoint_name(step())) {
+  const std::optional<int64_t> named = step_of(name_of(path_));
+  if (named && *named != step()) {
     fail(ExitCode::kBadData, "{}: its manifest is of step {} of run {}", path_, step(), run_id());
   }
   const std::vector<std::string> names = list_folder(path_);
@@ -139,13 +137,13 @@ SafetensorsFile Checkpoint::read_file(const std::string& name, bool allow_nonfin
       fail(ExitCode::kBadData, "{}: tensor '{}' is {}, which is not what the manifest says", path, tensor_name,
            tensor.describe());
     }
-    const uint64_t found = XXH3_64bits(tensor.data, tensor.bytes());
+    const uint64_t found = xxh3(tensor.data, tensor.bytes());
     if (found != entry.xxh3) {
       const size_t begin = file.offset(tensor_name);
       fail(ExitCode::kBadData,
-           "{}: tensor '{}' is damaged: checksum {:016x}, the manifest says {:016x} (bytes {} to {}); take another "
+           "{}: tensor '{}' is damaged: checksum {}, the manifest says {} (bytes {} to {}); take another "
            "checkpoint",
-           path, tensor_name, found, entry.xxh3, begin, begin + tensor.bytes());
+           path, tensor_name, to_hex(found), to_hex(entry.xxh3), begin, begin + tensor.bytes());
     }
     if (!allow_nonfinite) check_finite(path, tensor_name, tensor);
   }
@@ -193,14 +191,12 @@ std::optional<Checkpoint> newest_checkpoint(const std::string& folder, bool allo
 }
 
 Checkpoint find_checkpoint(const std::string& path, bool allow_nonfinite) {
-  namespace fs = std::filesystem;
-  if (fs::exists(fs::path(path) / kManifestFileName)) {
+  if (is_checkpoint_path(path)) {
     Checkpoint checkpoint(path);
     checkpoint.verify(allow_nonfinite);
     return checkpoint;
   }
-  const fs::path inner = fs::path(path) / "checkpoints";
-  auto newest = newest_checkpoint(fs::is_directory(inner) ? inner.string() : path, allow_nonfinite);
+  auto newest = newest_checkpoint(checkpoints_folder(path), allow_nonfinite);
   if (newest) return std::move(*newest);
   fail(ExitCode::kMissingInput, "{}: no checkpoint there; expected a checkpoint, or a run's folder that has one", path);
 }

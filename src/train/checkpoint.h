@@ -22,7 +22,7 @@ struct Snapshot {
   std::string run_id;  // letters, digits, '-' and '_', at most 64
   int64_t step = 0;
   std::string config;  // the resolved configuration, JSON text
-  json::Value state;   // whatever the run wants back; scalars and hashes. Numbers must be finite.
+  json::Value state;   // whatever the run wants back; scalars and hashes. JSON: what is not finite becomes null.
   // f32, under the public names of parameters; optimizer tensors as moment1.NAME and moment2.NAME. Views into storage.
   std::vector<NamedTensor> model, optimizer;
   std::vector<std::vector<float>> storage;
@@ -77,6 +77,11 @@ class Checkpoint {
 std::vector<int64_t> checkpoint_steps(const std::string& folder);
 // FOLDER/step-00001200
 std::string checkpoint_path(const std::string& folder, int64_t step);
+
+// What a person may give in place of a checkpoint: whether it is one, whole or not; else the folder that holds them,
+// for a run's folder or that folder itself.
+bool is_checkpoint_path(const std::string& path);
+std::string checkpoints_folder(const std::string& path);
 
 // The newest complete checkpoint of the folder, fully verified; older ones are tried when it is damaged, and a warning
 // says what was passed over. Absent if there is no checkpoint at all; if there are some and none is good, throws the

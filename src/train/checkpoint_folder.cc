@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
-#include <optional>
 #include <set>
 
 #include "core/file.h"
@@ -21,15 +20,6 @@ namespace {
 constexpr std::string_view kStepPrefix = "step-";
 constexpr const char* kTrashPrefix = ".trash-";
 
-// Of a complete save's folder; nothing for other names.
-std::optional<int64_t> step_of(std::string_view name) {
-  if (!name.starts_with(kStepPrefix)) return std::nullopt;
-  int64_t step = 0;
-  const auto [end, error] = std::from_chars(name.data() + kStepPrefix.size(), name.data() + name.size(), step);
-  if (error != std::errc() || checkpoint_name(step) != name) return std::nullopt;
-  return step;
-}
-
 // What a save or a deletion that was cut short leaves.
 bool is_leftover(std::string_view name) {
   return name.starts_with(kTrashPrefix) || name.starts_with(std::string(kLatestFileName) + ".tmp-") ||
@@ -44,12 +34,6 @@ bool is_complete(const std::string& path) {
     if (error.code() == ExitCode::kMemory) throw;
     return false;
   }
-}
-
-// `path` without what would make its last part empty.
-std::string name_of(const std::string& path) {
-  const fs::path normal = fs::path(path).lexically_normal();
-  return (normal.has_filename() ? normal : normal.parent_path()).filename().string();
 }
 
 std::string first_line(const std::string& path) {
@@ -79,8 +63,32 @@ std::string checkpoint_name(int64_t step) {
   return fmt::format("{}{:08}", kStepPrefix, step);
 }
 
+std::optional<int64_t> step_of(std::string_view name) {
+  if (!name.starts_with(kStepPrefix)) return std::nullopt;
+  int64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data() + kStepPrefix.size(), name.data() + name.size(), step);
+  if (error != std::errc() || checkpoint_name(step) != name) return std::nullopt;
+  return step;
+}
+
+std::string name_of(const std::string& path) {
+  const fs::path normal = fs::path(path).lexically_normal();
+  return (normal.has_filename() ? normal : normal.parent_path()).filename().string();
+}
+
 std::string checkpoint_path(const std::string& folder, int64_t step) {
   return folder + "/" + checkpoint_name(step);
+}
+
+bool is_checkpoint_path(const std::string& path) {
+  std::error_code error;
+  return fs::exists(path + "/" + kManifestFileName, error) || (fs::exists(path, error) && step_of(name_of(path)));
+}
+
+std::string checkpoints_folder(const std::string& path) {
+  std::error_code error;
+  const std::string inner = path + "/checkpoints";
+  return fs::is_directory(inner, error) ? inner : path;
 }
 
 std::vector<std::string> list_folder(const std::string& folder) {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mhmoe::train {
@@ -11,6 +13,10 @@ inline constexpr const char* kManifestFileName = "manifest.json";
 inline constexpr const char* kLatestFileName = "latest";
 
 std::string checkpoint_name(int64_t step);  // step-00001200
+// Of the name of a finished save's folder; absent for other names.
+std::optional<int64_t> step_of(std::string_view name);
+// The last part of a path, whether or not a '/' follows it.
+std::string name_of(const std::string& path);
 
 // Names in the folder, in no order. Throws as fail_errno.
 std::vector<std::string> list_folder(const std::string& folder);

@@ -1,9 +1,9 @@
 #include "train/checkpoint_manifest.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
-#include <charconv>
+#include <optional>
+
+#include "core/hash.h"
 
 namespace mhmoe::train {
 namespace {
@@ -15,13 +15,9 @@ using json::Value;
 constexpr std::string_view kFormat = "mhmoe checkpoint";
 constexpr json::Limits kLimits = {.bytes = size_t{64} << 20};
 
-std::string hex(uint64_t hash) {
-  return fmt::format("{:016x}", hash);
-}
-
 // What stands behind the text that the checksum is of.
 std::string checksum_line(std::string_view text) {
-  return fmt::format("  \"xxh3\": \"{}\"\n}}\n", hex(XXH3_64bits(text.data(), text.size())));
+  return fmt::format("  \"xxh3\": \"{}\"\n}}\n", to_hex(xxh3(text)));
 }
 
 bool checksum_is_right(std::string_view text) {
@@ -33,14 +29,12 @@ bool checksum_is_right(std::string_view text) {
 
 uint64_t hash_member(const Value& object) {
   const Value& value = member(object, "xxh3", Kind::kString);
-  uint64_t hash = 0;
-  const char* end = value.text.data() + value.text.size();
-  const auto [at, error] = std::from_chars(value.text.data(), end, hash, 16);
-  if (error != std::errc() || at != end || value.text.size() != 16) {
+  const std::optional<uint64_t> hash = from_hex(value.text);
+  if (!hash) {
     fail(ExitCode::kBadData, "{}: 'xxh3' is {}, expected 16 hexadecimal digits", value.where(),
          json::quote(value.text));
   }
-  return hash;
+  return *hash;
 }
 
 int64_t count_member(const Value& object, std::string_view name) {
@@ -116,7 +110,7 @@ std::string format_manifest(const Manifest& manifest) {
   for (const auto& [name, file] : manifest.files) {
     Value& entry = files.add(name, Value::object());
     entry.add("bytes", file.bytes);
-    entry.add("xxh3", hex(file.xxh3));
+    entry.add("xxh3", to_hex(file.xxh3));
   }
   Value& tensors = root.add("tensors", Value::object());
   for (const auto& [name, tensor] : manifest.tensors) {
@@ -125,7 +119,7 @@ std::string format_manifest(const Manifest& manifest) {
     entry.add("dtype", "F32");
     Value& shape = entry.add("shape", Value::array());
     for (const int64_t dim : tensor.shape) shape.add(dim);
-    entry.add("xxh3", hex(tensor.xxh3));
+    entry.add("xxh3", to_hex(tensor.xxh3));
   }
   std::string text = json::to_text(root);
   text.replace(text.rfind("\n}"), std::string::npos, ",\n");

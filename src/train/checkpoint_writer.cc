@@ -1,17 +1,15 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
-#include <cmath>
 #include <filesystem>
-#include <memory>
 #include <utility>
 
 #include "core/file.h"
 #include "core/file_system.h"
+#include "core/hash.h"
 #include "core/log.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_folder.h"
@@ -27,12 +25,8 @@ constexpr const char* kOptimizerFile = "optimizer-00001-of-00001.safetensors";
 // A file that was not there before, on disk once finish() has returned. Its checksum is of the bytes in memory.
 class NewFile {
  public:
-  explicit NewFile(std::string path)
-      : path_(std::move(path)),
-        hash_(XXH3_createState(), XXH3_freeState),
-        descriptor_(file_system().create(path_.c_str())) {
+  explicit NewFile(std::string path) : path_(std::move(path)), descriptor_(file_system().create(path_.c_str())) {
     check(descriptor_, "create");
-    XXH3_64bits_reset(hash_.get());
   }
   ~NewFile() {
     if (descriptor_ >= 0) file_system().close(descriptor_);
@@ -41,7 +35,7 @@ class NewFile {
   NewFile& operator=(const NewFile&) = delete;
 
   void write(const void* data, size_t bytes) {
-    XXH3_64bits_update(hash_.get(), data, bytes);
+    hash_.update(data, bytes);
     check(write_whole(descriptor_, data, bytes), "write");
     bytes_ += static_cast<int64_t>(bytes);
   }
@@ -49,7 +43,7 @@ class NewFile {
   Manifest::File finish() {
     check(file_system().sync(descriptor_), "sync");
     check(file_system().close(std::exchange(descriptor_, -1)), "close");
-    return {bytes_, XXH3_64bits_digest(hash_.get())};
+    return {bytes_, hash_.digest()};
   }
 
  private:
@@ -58,7 +52,7 @@ class NewFile {
   }
 
   std::string path_;
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash_;
+  HashStream hash_;
   int descriptor_;
   int64_t bytes_ = 0;
 };
@@ -96,12 +90,6 @@ void sync_folder(const std::string& path) {
   if (result < 0) fail_errno(path, "sync the folder", -result);
 }
 
-void require_finite(const json::Value& value) {
-  MHMOE_CHECK(value.kind != json::Kind::kReal || std::isfinite(value.real), "checkpoint: state '{}' is {}", value.key,
-              value.real);
-  for (const json::Value& item : value.items) require_finite(item);
-}
-
 void add_tensors(Manifest& manifest, const std::vector<NamedTensor>& tensors, const std::string& file) {
   for (const auto& [name, tensor, scalar] : tensors) {
     MHMOE_CHECK(tensor.dtype == DType::kF32 && !scalar, "checkpoint: '{}' is {}, and f32 tensors are stored", name,
@@ -110,7 +98,7 @@ void add_tensors(Manifest& manifest, const std::vector<NamedTensor>& tensors, co
     const bool added = manifest.tensors
                            .emplace(name, Manifest::Tensor{.file = file,
                                                            .shape = {shape.begin(), shape.end()},
-                                                           .xxh3 = XXH3_64bits(tensor.data, tensor.bytes())})
+                                                           .xxh3 = xxh3(tensor.data, tensor.bytes())})
                            .second;
     MHMOE_CHECK(added, "checkpoint: the name '{}' is used twice", name);
   }
@@ -122,7 +110,6 @@ Manifest describe(const Snapshot& snapshot) {
       !snapshot.run_id.empty() && snapshot.run_id.size() <= 64 &&
           std::ranges::all_of(snapshot.run_id, [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_'; }),
       "checkpoint: the run id is '{}'", snapshot.run_id);
-  require_finite(snapshot.state);
   const json::Value config = json::parse(snapshot.config, "the snapshot's config", ExitCode::kInternal);
   Manifest manifest{.mhmoe_version = std::string(mhmoe_version()),
                     .run_id = snapshot.run_id,

@@ -25,7 +25,7 @@ inline Snapshot make_snapshot(int64_t step, int variant = 0, const std::string& 
   snapshot.step = step;
   snapshot.config = R"({"name": "tiny", "train": {"steps": 100, "learning_rate": {"peak": 0.001}}})";
   snapshot.state = json::Value::object();
-  snapshot.state.add("chain", fmt::format("{:016x}", step * 1000 + variant));
+  snapshot.state.add("run_hash", fmt::format("{:016x}", step * 1000 + variant));
   snapshot.state.add("tokens", step * 64);
   const auto add = [&](std::vector<NamedTensor>& to, const std::string& name, std::vector<int64_t> shape) {
     int64_t count = 1;
