@@ -34,14 +34,16 @@ std::string last_part(const std::string& path) {
   return path.substr(path.rfind('.') + 1);
 }
 
-// The valid path that looks most like this one, or "". The name weighs more than the section it stands in.
+// The valid path that looks most like this one, or "": one wrong letter is likelier than the wrong section, which is
+// likelier than two.
 std::string nearest_path(const std::string& section, const std::string& name) {
   std::string best;
-  size_t best_score = 2 * likely_edits(name) + 2;
+  size_t best_score = SIZE_MAX;
   for (const std::string& path : all_paths()) {
     const bool same_section = path == join(section, last_part(path));
-    const size_t score = 2 * edit_distance(name, last_part(path)) + (same_section ? 0 : 1);
-    if (score < best_score) {
+    const size_t edits = edit_distance(name, last_part(path));
+    const size_t score = 2 * edits + (same_section ? 0 : 3);
+    if (edits <= likely_edits(name) && score < best_score) {
       best = path;
       best_score = score;
     }

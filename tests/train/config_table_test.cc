@@ -64,7 +64,7 @@ std::vector<std::string> wrong_types(const ConfigKey& key) {
   };
   if (!key.nullable && lacks_choice("null")) all.push_back("null");
   if (key.type != KeyType::kBoolean) all.push_back("true");
-  if (key.type != KeyType::kString) all.push_back("\"some text\"");
+  if (key.type != KeyType::kString) all.insert(all.end(), {"\"some text\"", "\"\"", "\"1\""});
   if (key.type != KeyType::kList) all.push_back("[3]");
   if (key.type != KeyType::kNumber && key.type != KeyType::kInteger) all.push_back("17");
   if (key.type != KeyType::kNumber) all.push_back("2.5");
@@ -122,6 +122,34 @@ TEST_F(EveryKey, MisspeltNamesAreRefusedWithTheRightOne) {
     const std::string error = error_of(doc.text);
     EXPECT_TRUE(contains(error, fmt::format("c.json:{}: ", doc.line))) << error;
     EXPECT_TRUE(contains(error, wrong + ": unknown key; did you mean " + key.path + "?")) << error;
+  }
+}
+
+// Every way to get one letter wrong: left out, twice, or another one.
+TEST_F(EveryKey, NoWrongLetterGoesUnnoticed) {
+  const auto is_key = [](const std::string& path) {
+    const auto known = [&](const ConfigKey& key) { return key.path == path || key.path.starts_with(path + "."); };
+    return std::any_of(config_keys().begin(), config_keys().end(), known);
+  };
+  for (const ConfigKey& key : config_keys()) {
+    const std::string name = key.name(), section = key.path.substr(0, key.path.size() - name.size());
+    for (size_t i = 0; i < name.size(); ++i) {
+      for (const std::string& letters : {std::string(), std::string(2, name[i]), std::string("q")}) {
+        std::string wrong = name;
+        wrong.replace(i, 1, letters);
+        if (wrong.empty() || is_key(section + wrong)) continue;
+        const bool ambiguous = wrong.starts_with("beta") && name.starts_with("beta");  // as near to beta1 as to beta2
+        try {
+          parse_config(document(key.path, {member(wrong, legal(key))}).text, "c.json");
+          ADD_FAILURE() << key.path << ": " << wrong << " was accepted";
+        } catch (const Error& error) {
+          EXPECT_EQ(error.code(), ExitCode::kConfig);
+          EXPECT_TRUE(contains(
+              error.what(), wrong + ": unknown key; did you mean " + (ambiguous ? section + "beta" : key.path + "?")))
+              << error.what();
+        }
+      }
+    }
   }
 }
 
