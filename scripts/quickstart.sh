@@ -71,13 +71,15 @@ else
 fi
 end_phase
 
+finished() { [ -e "$1/checkpoints/latest" ] && grep -q '"state": "finished"' "$1/status.json"; }
+
 for i in "${!models[@]}"; do
   begin_phase "training ${names[$i]}" 3
   config=$root/configs/tiny/${models[$i]}.json
   options=("${overrides[@]}" --set "name=${names[$i]}")
   run=runs/quickstart/${names[$i]}
   settings="$("$program" config "$config" "${options[@]}") $prepared"
-  if [ -e "$run/model.safetensors" ] && [ "$(cat "$run/.settings" 2>/dev/null)" = "$settings" ]; then
+  if finished "$run" && [ "$(cat "$run/.settings" 2>/dev/null)" = "$settings" ]; then
     say "already trained: $run"
   else
     "$program" train "$config" "${options[@]}" --overwrite
