@@ -1,4 +1,6 @@
-#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <thread>
 
 #include "cli/program.h"
 
@@ -66,6 +68,18 @@ TEST_F(SuiteCommand, GoesOnWithWhatIsUnfinished) {
   ASSERT_EQ(again.code, 0) << again.err;
   EXPECT_FALSE(contains(again.err, "step 3/3 | loss")) << again.err;
   EXPECT_EQ(lines_of(again.out).size(), 3u) << "the table is of all members, also of those finished before";
+}
+
+TEST_F(SuiteCommand, SignalStopsTheWholeSuite) {
+  const pid_t child = start("suite suite.json --threads 1 --set train.steps=100000 --set checkpoint.every_steps=0");
+  for (int i = 0; i < 3000 && text("runs/one/metrics.jsonl").empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  kill(child, SIGTERM);
+  EXPECT_EQ(wait_for(child), 75) << text("err.txt");
+  EXPECT_TRUE(contains(text("err.txt"), "runs/one: stopped by SIGTERM")) << text("err.txt");
+  EXPECT_EQ(text("out.txt"), "");
+  EXPECT_FALSE(fs::exists(folder_ / "runs/two"));
 }
 
 TEST_F(SuiteCommand, MemberThatFailsStopsItWithItsError) {

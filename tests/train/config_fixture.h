@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 
 #include "train/config.h"
+#include "train/config_schema.h"
 
 namespace mhmoe::train {
 
@@ -44,6 +46,22 @@ class ConfigTest : public testing::Test {
 
   fs::path folder_;
 };
+
+// A legal value of the key that is not the one it has `now`, both as JSON.
+inline std::string another_value(const ConfigKey& key, const std::string& now) {
+  switch (key.type) {
+    case KeyType::kBoolean:
+      return now == "true" ? "false" : "true";
+    case KeyType::kChoice:
+      return key.choices[key.choices[0] == now ? 1 : 0];
+    case KeyType::kString:
+      return "\"another\"";
+    case KeyType::kInteger:
+      return fmt::format("{:.0f}", std::floor((key.min + key.max) / 2));
+    default:
+      return fmt::format("{}", (key.min + key.max) / 2);
+  }
+}
 
 inline bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
