@@ -10,6 +10,7 @@ namespace mhmoe::cli {
 void add_train_command(CLI::App& app);
 void add_suite_command(CLI::App& app);
 void add_evaluate_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
 void add_prepare_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_config_command(CLI::App& app);

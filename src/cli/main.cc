@@ -14,6 +14,7 @@ void add_commands(CLI::App& app) {
   mhmoe::cli::add_train_command(app);
   mhmoe::cli::add_suite_command(app);
   mhmoe::cli::add_evaluate_command(app);
+  mhmoe::cli::add_generate_command(app);
   mhmoe::cli::add_prepare_command(app);
   mhmoe::cli::add_plan_command(app);
   mhmoe::cli::add_config_command(app);

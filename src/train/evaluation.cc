@@ -50,7 +50,7 @@ Evaluation::Evaluation(const RunConfig& config, const data::Tokenizer& tokenizer
 }
 
 double Evaluation::mean_loss(Context& ctx, Task& task, const data::ValidationSet& set,
-                             std::optional<double> capacity_factor) const {
+                             std::optional<double> capacity_factor, const std::function<void(int64_t)>& scored) const {
   double sum = 0;
   int64_t count = 0;
   for (int64_t first = 0; first < set.sequences(); first += count) {
@@ -58,21 +58,28 @@ double Evaluation::mean_loss(Context& ctx, Task& task, const data::ValidationSet
     HostBatch batch(count, config_.data.sequence_length);
     set.read(first, batch.tokens, batch.targets);
     sum += score_batch(ctx, task, config_.model, batch, capacity_factor);
+    scored(count);
   }
   ctx.step().check_empty();
   ctx.step().merge_blocks();
   return sum / static_cast<double>(set.targets());
 }
 
-std::vector<ValidationScore> Evaluation::run(Context& ctx, Task& task) const {
+std::vector<ValidationScore> Evaluation::run(Context& ctx, Task& task, const Progress& progress) const {
   std::vector<ValidationScore> scores;
   const std::optional<double> capacity = config_.model.moe.capacity_factor;
+  const bool drops = capacity.has_value() && task.moe_layers() > 0;
+  int64_t done = 0, total = 0;
+  for (const auto& set : sets_) total += set->sequences() * (drops ? 2 : 1);
+  const auto scored = [&](int64_t sequences) {
+    done += sequences;
+    if (progress) progress(done, total);
+  };
   for (size_t i = 0; i < sets_.size(); ++i) {
     const data::ValidationSet& set = *sets_[i];
     ValidationScore score{.name = config_.data.validation[i].name, .targets = set.targets()};
-    score.loss = mean_loss(ctx, task, set, capacity);
-    const bool drops = capacity.has_value() && task.moe_layers() > 0;
-    score.loss_dropless = drops ? mean_loss(ctx, task, set, std::nullopt) : score.loss;
+    score.loss = mean_loss(ctx, task, set, capacity, scored);
+    score.loss_dropless = drops ? mean_loss(ctx, task, set, std::nullopt, scored) : score.loss;
     const double bits = score.loss * static_cast<double>(set.targets()) / std::numbers::ln2;
     score.bits_per_byte = set.utf8_bytes() > 0 ? bits / static_cast<double>(set.utf8_bytes()) : 0;
     scores.push_back(score);

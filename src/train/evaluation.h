@@ -1,6 +1,7 @@
 // Validation: cross-entropy of held-out text, every target scored once.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,15 +34,18 @@ double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const
 
 class Evaluation {
  public:
+  // Told after each micro-batch how many sequences are scored, of how many; each counts once a score that it takes.
+  using Progress = std::function<void(int64_t done, int64_t total)>;
+
   // Opens the validation sets; says in the log when a set holds fewer targets than evaluation.tokens.
   Evaluation(const RunConfig& config, const data::Tokenizer& tokenizer);
 
-  std::vector<ValidationScore> run(Context& ctx, Task& task) const;
+  std::vector<ValidationScore> run(Context& ctx, Task& task, const Progress& progress = {}) const;
   std::vector<std::string> names() const;
 
  private:
-  double mean_loss(Context& ctx, Task& task, const data::ValidationSet& set,
-                   std::optional<double> capacity_factor) const;
+  double mean_loss(Context& ctx, Task& task, const data::ValidationSet& set, std::optional<double> capacity_factor,
+                   const std::function<void(int64_t)>& scored) const;
 
   const RunConfig& config_;
   std::vector<std::unique_ptr<data::ValidationSet>> sets_;

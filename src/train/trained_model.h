@@ -1,0 +1,46 @@
+// A trained model as commands are given it: a run's folder (its newest checkpoint), a checkpoint, or a safetensors file
+// that carries its configuration.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/safetensors.h"
+#include "data/tokenizer.h"
+#include "device/backend.h"
+#include "train/run_config.h"
+#include "train/task.h"
+
+namespace mhmoe::train {
+
+class TrainedModel {
+ public:
+  // Reads and checks the whole model; `overrides` change its configuration as --set does. Throws Error(kMissingInput)
+  // if nothing is there, Error(kBadData) for damaged files and for a safetensors file without `config` in its metadata,
+  // Error(kConfig).
+  TrainedModel(const std::string& path, std::span<const std::string> overrides);
+
+  // The checkpoint or file that was read.
+  const std::string& source() const { return source_; }
+  // Of a checkpoint.
+  std::optional<int64_t> step() const { return step_; }
+  // model.vocab_size is filled in.
+  const RunConfig& config() const { return config_; }
+  const data::Tokenizer& tokenizer() const { return *tokenizer_; }
+
+  // The model with its weights in the state arena of ctx, in the precision that the configuration says. Once: the copy
+  // that was read is given up. The model refers to this object's configuration.
+  std::unique_ptr<CausalLm> load(Context& ctx, const Backend& backend);
+
+ private:
+  std::string source_;
+  std::optional<int64_t> step_;
+  std::vector<SafetensorsFile> files_;
+  RunConfig config_;
+  std::unique_ptr<data::Tokenizer> tokenizer_;
+};
+
+}  // namespace mhmoe::train
