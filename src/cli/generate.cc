@@ -19,20 +19,20 @@ struct GenerateOptions {
   std::string prompt;
   std::optional<std::string> prompt_file;
   int64_t tokens = 100;
-  train::Sampling sampling{.temperature = 0.8, .top_p = 0.95};
+  double temperature = 0.8, top_p = 0.95;
+  int64_t seed = 1;
   bool no_cache = false;
   std::vector<std::string> overrides;
   DeviceOptions device;
 };
 
 void check(const GenerateOptions& options) {
-  const auto [temperature, top_p, seed] = options.sampling;
   // Written so that not-a-number fails.
-  if (!(temperature >= 0 && temperature <= 1e6)) {
-    fail(ExitCode::kUsage, "--temperature {}: expected 0 (always the likeliest token) to 1e6", temperature);
+  if (!(options.temperature >= 0 && options.temperature <= 1e6)) {
+    fail(ExitCode::kUsage, "--temperature {}: expected 0 (always the likeliest token) to 1e6", options.temperature);
   }
-  if (!(top_p > 0 && top_p <= 1)) {
-    fail(ExitCode::kUsage, "--top-p {}: expected more than 0, at most 1 (all tokens)", top_p);
+  if (!(options.top_p > 0 && options.top_p <= 1)) {
+    fail(ExitCode::kUsage, "--top-p {}: expected more than 0, at most 1 (all tokens)", options.top_p);
   }
 }
 
@@ -116,11 +116,13 @@ void run_generate(const GenerateOptions& options) {
   const std::unique_ptr<Context> ctx = backend.create_context(0);
   const std::unique_ptr<train::CausalLm> task = model.load(*ctx, backend);
   train::Decoder decoder(*ctx, *task, config.model, positions);
-  const train::Generation generation = {.tokens = options.tokens,
-                                        .vocab = tokenizer.vocab_size(),
-                                        .end = tokenizer.eos(),
-                                        .use_cache = !options.no_cache,
-                                        .sampling = options.sampling};
+  const train::Generation generation = {
+      .tokens = options.tokens,
+      .vocab = tokenizer.vocab_size(),
+      .end = tokenizer.eos(),
+      .use_cache = !options.no_cache,
+      .sampling = {
+          .temperature = options.temperature, .top_p = options.top_p, .seed = static_cast<uint64_t>(options.seed)}};
   Printer printer(tokenizer);
   printer.print(text);
   const bool ended = train::generate(decoder, prompt, generation, [&](int32_t id) { printer.add(id); });
@@ -146,13 +148,13 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--tokens", options->tokens, "at most this many, fewer if the model ends the text")
       ->check(CLI::Range(1, 10'000'000))
       ->capture_default_str();
-  command->add_option("--temperature", options->sampling.temperature, "0: the likeliest token; higher: more variety")
+  command->add_option("--temperature", options->temperature, "0: the likeliest token; higher: more variety")
       ->capture_default_str();
   command
-      ->add_option("--top-p", options->sampling.top_p,
+      ->add_option("--top-p", options->top_p,
                    "take tokens from the smallest set of the likeliest that has this probability; 1: all")
       ->capture_default_str();
-  command->add_option("--seed", options->sampling.seed, "of the choices")->capture_default_str();
+  command->add_option("--seed", options->seed, "of the choices")->check(CLI::NonNegativeNumber)->capture_default_str();
   command->add_flag("--no-cache", options->no_cache, "read the whole text again for every token: slow, the same text");
   add_set_option(*command, options->overrides);
   add_device_options(*command, options->device);

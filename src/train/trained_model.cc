@@ -4,9 +4,11 @@
 #include <cmath>
 #include <filesystem>
 
+#include "core/hash.h"
 #include "nn/parameter_file.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
+#include "train/resume_state.h"
 #include "train/run.h"
 #include "train/trainer.h"
 
@@ -44,12 +46,14 @@ void check_finite(const SafetensorsFile& file) {
 }  // namespace
 
 TrainedModel::TrainedModel(const std::string& path, std::span<const std::string> overrides) : source_(path) {
+  std::optional<std::string> trained_with;
   if (is_folder(path)) {
     const Checkpoint checkpoint = find_checkpoint(path);
     source_ = checkpoint.path();
     step_ = checkpoint.step();
     files_ = checkpoint.read("model");
     config_ = parse_config(checkpoint.config(), source_, overrides);
+    trained_with = read_resume_state(checkpoint.state()).origin.tokenizer;
   } else {
     files_.emplace_back(path);
     check_finite(files_.front());
@@ -59,7 +63,17 @@ TrainedModel::TrainedModel(const std::string& path, std::span<const std::string>
     fail(ExitCode::kConfig, "{}: data.tokenizer is not given; say which with --set data.tokenizer=FILE", source_);
   }
   tokenizer_ = data::load_tokenizer(config_.data.tokenizer);
+  check_tokenizer(trained_with);
   resolve_vocab_size(config_, *tokenizer_);
+}
+
+void TrainedModel::check_tokenizer(const std::optional<std::string>& trained_with) const {
+  const std::string hash = to_hex(tokenizer_->hash());
+  if (trained_with.value_or(hash) == hash) return;
+  fail(ExitCode::kBadData,
+       "{}: the model was trained with another tokenizer (hash {}) than {} (hash {}); say where that one is with --set "
+       "data.tokenizer=FILE",
+       source_, *trained_with, config_.data.tokenizer, hash);
 }
 
 std::unique_ptr<CausalLm> TrainedModel::load(Context& ctx, const Backend& backend) {

@@ -19,8 +19,8 @@ namespace mhmoe::train {
 class TrainedModel {
  public:
   // Reads and checks the whole model; `overrides` change its configuration as --set does. Throws Error(kMissingInput)
-  // if nothing is there, Error(kBadData) for damaged files and for a safetensors file without `config` in its metadata,
-  // Error(kConfig).
+  // if nothing is there, Error(kBadData) for damaged files, a safetensors file without `config` in its metadata, and
+  // another tokenizer than a checkpoint was trained with; Error(kConfig).
   TrainedModel(const std::string& path, std::span<const std::string> overrides);
 
   // The checkpoint or file that was read.
@@ -36,6 +36,9 @@ class TrainedModel {
   std::unique_ptr<CausalLm> load(Context& ctx, const Backend& backend);
 
  private:
+  // Where the file does not tell the hash, any fits.
+  void check_tokenizer(const std::optional<std::string>& trained_with) const;
+
   std::string source_;
   std::optional<int64_t> step_;
   std::vector<SafetensorsFile> files_;
