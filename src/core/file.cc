@@ -75,7 +75,12 @@ std::string temporary_name(const std::string& path) {
 }  // namespace
 
 void fail_errno(const std::string& path, const char* doing, int error, ExitCode otherwise) {
-  fail(exit_code(error, otherwise), "{}: cannot {}: {}", path, doing, std::strerror(error));
+  std::string where;
+  std::error_code unknown;
+  if ((error == ENOENT || error == ENOTDIR) && std::filesystem::path(path).is_relative()) {
+    where = fmt::format(" (it is {})", std::filesystem::absolute(path, unknown).lexically_normal().string());
+  }
+  fail(exit_code(error, otherwise), "{}: cannot {}: {}{}", path, doing, std::strerror(error), where);
 }
 
 InputFile::InputFile(const std::string& path, Links links)
@@ -91,7 +96,7 @@ InputFile::InputFile(const std::string& path, Links links)
   struct stat status {};
   if (fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
     close(descriptor_);
-    fail(irregular, "{}: not a regular file", path);
+    fail(irregular, "{}: {}", path, S_ISDIR(status.st_mode) ? "a folder, where a file belongs" : "not a regular file");
   }
   state_ = state_of(status);
 }

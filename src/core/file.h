@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +12,8 @@
 
 namespace mhmoe {
 
-// Throws Error "PATH: cannot DOING: (what the errno value `error` means)". A denied permission gives kPermission, a
+// Throws Error "PATH: cannot DOING: (what the errno value `error` means)", with the full path of a relative one that
+// leads nowhere. A denied permission gives kPermission, a
 // full or failing disk kIo, a path that leads nowhere kMissingInput unless `otherwise` is kCannotCreate, all else
 // `otherwise`.
 [[noreturn]] MHMOE_API void fail_errno(const std::string& path, const char* doing, int error,
@@ -57,7 +57,8 @@ class MHMOE_API InputFile {
   FileState state_;
 };
 
-// A read-only memory map of a whole regular file. Throws as InputFile.
+// A read-only memory map of a whole regular file. Nothing points into it, so no read can end in SIGBUS. Throws as
+// InputFile.
 class MHMOE_API MappedFile {
  public:
   explicit MappedFile(const std::string& path);
@@ -67,10 +68,8 @@ class MHMOE_API MappedFile {
 
   const std::string& path() const { return path_; }
   size_t size() const { return static_cast<size_t>(state_.bytes); }
-  // Touching them ends the process with SIGBUS where the file was cut or the disk fails: copy() does not.
-  std::span<const std::byte> bytes() const { return {data_, size()}; }
-  // The bytes must lie within size(). Where the file was cut within a page, the rest of that page reads as zeros;
-  // check_unchanged() tells.
+  // The bytes must lie within size(). Error(kIo) where the file was cut or the disk fails. Where it was cut within a
+  // page, the rest of that page reads as zeros; check_unchanged() tells.
   void copy(void* out, size_t bytes, size_t offset) const;
   void check_unchanged() const;
 

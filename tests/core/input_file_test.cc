@@ -148,7 +148,8 @@ TEST_F(InputFileTest, OnlyRegularFilesAreOpenedAndNothingWaits) {
   ASSERT_EQ(mkfifo(path("pipe").c_str(), 0600), 0);
   fs::create_symlink(path("x"), path("link"));
   fs::create_symlink(path("link_in_circles"), path("link_in_circles"));
-  for (const std::string& name : {path("pipe"), folder_.string(), std::string("/dev/zero")}) {
+  expect_error([&] { InputFile file(folder_); }, "66 " + folder_.string(), "a folder");
+  for (const std::string& name : {path("pipe"), std::string("/dev/zero")}) {
     expect_error([&] { InputFile file(name); }, "66 " + name, "not a regular file");
     expect_error([&] { InputFile file(name, Links::kRefuse); }, "77 " + name, "not a regular file");
     expect_error([&] { MappedFile file(name); }, "66 " + name, "not a regular file");
@@ -157,6 +158,12 @@ TEST_F(InputFileTest, OnlyRegularFilesAreOpenedAndNothingWaits) {
   expect_error([&] { InputFile file(path("link"), Links::kRefuse); }, "77 " + path("link"), "symbolic link");
   expect_error([&] { InputFile file(path("link_in_circles")); }, "74 ", "cannot open");
   EXPECT_EQ(InputFile(path("x"), Links::kRefuse).size(), kBytes);
+}
+
+TEST_F(InputFileTest, PathsThatLeadNowhereAreToldInFull) {
+  const std::string full = (fs::current_path() / "no_such/file").string();
+  expect_error([] { InputFile file("no_such/../no_such/file"); }, "66 no_such/../no_such/file: cannot open",
+               "(it is " + full + ")");
 }
 
 using MappedFileTest = InputFileTest;
