@@ -120,6 +120,7 @@ void fields(A& archive, ResumeState& state) {
   archive.nested("window", state.window);
   archive("training_seconds", state.training_seconds);
   archive.nested("origin", state.origin);
+  archive("parent", state.parent);
   archive("device", state.device);
   archive("threads", state.threads);
 }
@@ -138,6 +139,10 @@ void RunHash::add(const StepResult& result) {
                                          std::bit_cast<uint64_t>(result.learning_rate),
                                          static_cast<uint64_t>(result.refusal)};
   value_ = xxh3(words.data(), sizeof(words));
+}
+
+std::string branch_name(const Checkpoint& checkpoint) {
+  return fmt::format("{}@{}", checkpoint.run_id(), checkpoint.step());
 }
 
 json::Value to_json(const ResumeState& state) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "train/checkpoint.h"
 #include "train/metrics.h"
 #include "train/trainer.h"
 
@@ -42,9 +43,13 @@ struct ResumeState {
   std::vector<ValidationScore> validation;    // the last
   std::map<std::string, int64_t> file_bytes;  // of the run's growing files at this step
   Origin origin;
+  std::string parent;  // branch_name() of the checkpoint that the run branched off from; empty if it did not
   std::string device;
   int64_t threads = 0;
 };
+
+// "RUN_ID@STEP"
+std::string branch_name(const Checkpoint& checkpoint);
 
 json::Value to_json(const ResumeState& state);
 // Throws Error(kBadData) naming the key that is missing or of another kind.

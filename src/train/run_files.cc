@@ -21,9 +21,11 @@ std::string reason(Refusal refusal) {
   return refusal == Refusal::kNotFinite ? "not finite" : "spike";
 }
 
-int64_t size_of(const std::map<std::string, int64_t>& bytes, const char* name) {
-  const auto found = bytes.find(name);
-  return found == bytes.end() ? 0 : found->second;
+// A file that the run did not write at its checkpoint, say because routing was not recorded then, stays as it is.
+template <class File>
+void cut(File& file, const std::map<std::string, int64_t>& bytes, const char* name) {
+  if (bytes.empty()) return file.truncate(0);
+  if (const auto found = bytes.find(name); found != bytes.end()) file.truncate(found->second);
 }
 
 }  // namespace
@@ -33,12 +35,12 @@ RunFiles::RunFiles(const std::string& folder, Layout layout, const std::map<std:
       metrics_(folder + "/" + kMetrics),
       perplexity_(folder + "/" + kPerplexity),
       events_(tensorboard_path(folder)) {
-  metrics_.truncate(size_of(bytes, kMetrics));
-  perplexity_.truncate(size_of(bytes, kPerplexity));
-  events_.truncate(size_of(bytes, kEvents));
+  cut(metrics_, bytes, kMetrics);
+  cut(perplexity_, bytes, kPerplexity);
+  cut(events_, bytes, kEvents);
   if (layout_.routing) {
     routing_.emplace(folder + "/" + kRouting);
-    routing_->truncate(size_of(bytes, kRouting));
+    cut(*routing_, bytes, kRouting);
   }
   if (perplexity_.size() > 0) return;
   std::string header = "step,tokens,flops,seconds,train/perplexity";

@@ -23,7 +23,7 @@ class RunFiles {
     bool routing = false;
   };
   // Opens the files in the folder and cuts each to the size it had at the checkpoint that the run goes on from, so that
-  // steps after it are not recorded twice; `bytes` lacks them all at the beginning of a run.
+  // steps after it are not recorded twice; `bytes` is empty at the beginning of a run.
   RunFiles(const std::string& folder, Layout layout, const std::map<std::string, int64_t>& bytes);
 
   // One object in metrics.jsonl, one row of perplexity.csv (cells of what was not measured are empty), one event.

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "train/config.h"
 #include "train/config_schema.h"
+#include "train/resume_state.h"
 #include "train/status.h"
 
 namespace mhmoe::train {
@@ -66,13 +67,33 @@ bool holds_run(const std::string& folder) {
   return fs::is_regular_file(fs::path(folder) / kConfigFileName);
 }
 
-// A file that a process which creates a run's folder makes first holds no run yet.
-bool holds_nothing(const std::string& folder) {
+// What AtomicFile has left of a process that was killed.
+bool is_leftover(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name.starts_with(std::string(kConfigFileName) + ".tmp-") ||
+         name.starts_with(std::string(kStatusFileName) + ".tmp-");
+}
+
+std::vector<fs::path> names_in(const std::string& folder) {
+  std::vector<fs::path> paths;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    if (entry->path().filename() != kLockFileName) return false;
+    paths.push_back(entry->path());
   }
-  return true;
+  return paths;
+}
+
+// Also when a process was killed before it could write config.json, the first of a run's files.
+bool holds_nothing(const std::string& folder) {
+  return std::ranges::all_of(
+      names_in(folder), [](const fs::path& path) { return path.filename() == kLockFileName || is_leftover(path); });
+}
+
+void remove_leftovers(const std::string& folder) {
+  std::error_code ignored;  // then they stay, and do no harm
+  for (const fs::path& path : names_in(folder)) {
+    if (is_leftover(path)) fs::remove(path, ignored);
+  }
 }
 
 std::string owner_of(const std::string& lock_path) {
@@ -150,13 +171,15 @@ Checkpoint open_checkpoint(const std::string& path) {
   return std::move(*newest);
 }
 
-// Of the run that the folder holds. Going on from any other would leave later steps of the run in place.
+// Of the run that the folder holds, also when the checkpoint asked for is the one it branched off from. Going on from
+// any other would leave later steps of the run in place.
 std::optional<Checkpoint> own_checkpoint(const std::string& folder, const std::string& resume) {
   std::optional<Checkpoint> newest = newest_checkpoint((fs::path(folder) / kCheckpointsFolderName).string());
   if (resume == kAuto) return newest;
   const Checkpoint asked = open_checkpoint(resume);
   std::error_code error;
   if (newest && fs::equivalent(newest->path(), asked.path(), error)) return newest;
+  if (newest && read_resume_state(newest->state()).parent == branch_name(asked)) return newest;
   fail(ExitCode::kCannotCreate,
        "{}: holds a run already, whose newest checkpoint is {}; to branch off from {}, give the branch a name of its "
        "own "
@@ -210,6 +233,7 @@ RunFolder::RunFolder(const RunConfig& config, const StartOptions& options) : pat
   try {
     check_contents(config, options);  // another process may have been here before the lock was ours
     if (options.overwrite) remove_run(path_);
+    remove_leftovers(path_);
     has_run_ = holds_run(path_);
     checkpoint_ = has_run_ ? own_checkpoint(path_, options.resume) : foreign_checkpoint(config, options.resume);
   } catch (...) {

@@ -143,6 +143,7 @@ ResumeState TrainingRun::resume_state() const {
           .validation = validation_,
           .file_bytes = files_->bytes(),
           .origin = origin(),
+          .parent = parent_,
           .device = ctx_->name(),
           .threads = thread_count()};
 }

@@ -82,7 +82,7 @@ class TrainingRun {
   RunClock clock_;
   HostBatch batch_;
   RunHash hash_;
-  std::string run_id_;
+  std::string run_id_, parent_;
   int64_t refused_steps_ = 0;
   std::vector<ValidationScore> validation_;  // the last
   std::optional<RunFolder> folder_;

@@ -97,6 +97,10 @@ void TrainingRun::check_origin(const std::string& checkpoint, const Origin& ther
 
 void TrainingRun::open_folder(const RunOptions& options) {
   folder_.emplace(config_, options.start);
+  // Before anything else: it makes the folder a run's, and one that cannot be written is found now. Where a run goes
+  // on, only after all that could still be refused.
+  const auto write_config = [&] { write_text_file(folder_->file(kConfigFileName), resolved_config(config_)); };
+  if (!folder_->checkpoint()) write_config();
   log::set_file(folder_->file(kLogFileName));
   saver_.emplace(SaverOptions{.folder = folder_->file(kCheckpointsFolderName),
                               .keep_last = config_.checkpoint.keep_last,
@@ -106,12 +110,11 @@ void TrainingRun::open_folder(const RunOptions& options) {
                               .in_use = folder_->checkpoint() ? folder_->checkpoint()->path() : ""});
   if (folder_->checkpoint()) {
     restore(*folder_->checkpoint());
+    write_config();
   } else {
     if (folder_->has_run()) log::info("{}: holds a run without a checkpoint: it begins again", folder_->path());
     open_files({});
   }
-  // The first durable write: a folder that cannot be written is found now, not at the first checkpoint.
-  write_text_file(folder_->file(kConfigFileName), resolved_config(config_));
 }
 
 void TrainingRun::open_files(const std::map<std::string, int64_t>& bytes) {
@@ -135,8 +138,14 @@ void TrainingRun::restore(const Checkpoint& checkpoint) {
   hash_ = RunHash::of(state.hash);
   refused_steps_ = state.refused_steps;
   validation_ = state.validation;
-  if (folder_->has_run()) run_id_ = checkpoint.run_id();
-  open_files(folder_->has_run() ? state.file_bytes : std::map<std::string, int64_t>{});
+  if (folder_->has_run()) {
+    run_id_ = checkpoint.run_id();
+    parent_ = state.parent;
+    open_files(state.file_bytes);
+  } else {
+    parent_ = branch_name(checkpoint);
+    open_files({});
+  }
   status_.checkpoint = checkpoint.path();
   log::info("{} {}, after step {} of {}",
             checkpoint.step() < config_.train.steps ? "going on from" : "finished already:", checkpoint.path(),

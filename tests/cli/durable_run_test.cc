@@ -127,6 +127,18 @@ TEST_F(DurableRun, KilledAtAnyMomentItGoesOnToTheSameBytes) {
   EXPECT_EQ(results("killed", 60), expected);
 }
 
+TEST_F(DurableRun, WhatAKillLeavesBeforeTheFirstFileIsNoRun) {
+  fs::create_directories(run_path("runs"));
+  for (const char* name : {"lock", "config.json.tmp-1-2", "status.json.tmp-1-2"}) {
+    std::ofstream(run_path("runs") / name) << "{";
+  }
+  ASSERT_EQ(train("runs").code, 0);
+  EXPECT_FALSE(fs::exists(run_path("runs") / "config.json.tmp-1-2"));
+  fs::create_directories(run_path("foreign"));
+  std::ofstream(run_path("foreign") / "thesis.tex") << "x";
+  EXPECT_EQ(train("foreign").code, 73);
+}
+
 TEST_F(DurableRun, ASecondProcessIsRefused) {
   const pid_t child = start(fmt::format("train tiny.json --threads 1 --output-dir runs --set train.steps=100000"));
   await_record("runs");
@@ -155,6 +167,9 @@ TEST_F(DurableRun, ABranchBeginsFromAnotherRunsCheckpoint) {
   EXPECT_EQ(train("runs", from).code, 73) << "steps 5 and 6 of the run would be left in place";
   const Outcome branch = train("branch", from);
   ASSERT_EQ(branch.code, 0) << branch.err;
+  EXPECT_EQ(results("branch", 6)[0], results("runs", 6)[0]);
+  fs::remove_all(run_path("branch") / "checkpoints/step-00000006");
+  EXPECT_EQ(train("branch", from).code, 0) << "the same command, as a scheduler gives it again";
   EXPECT_EQ(results("branch", 6)[0], results("runs", 6)[0]);
   EXPECT_EQ(train("other", from + " --set train.optimizer.beta1=0.8").code, 78);
   EXPECT_EQ(train("missing", "--resume runs/tiny/checkpoints/step-00000009").code, 66);

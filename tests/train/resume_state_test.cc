@@ -29,6 +29,7 @@ ResumeState full_state() {
   state.validation = {{.name = "a", .targets = 5, .loss = 3.5, .loss_dropless = 3.25, .bits_per_byte = 1.75}};
   state.file_bytes = {{"metrics.jsonl", 1234}, {"tensorboard", 99}};
   state.origin = {.data = "d", .tokenizer = "t", .compute = "f32"};
+  state.parent = "run@4";
   state.device = "cpu";
   state.threads = 2;
   return state;
