@@ -18,7 +18,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kStepPrefix = "step-";
-constexpr const char* kTrashPrefix = ".trash-";
 
 // What a save or a deletion that was cut short leaves.
 bool is_leftover(std::string_view name) {

@@ -11,6 +11,7 @@ namespace mhmoe::train {
 
 inline constexpr const char* kManifestFileName = "manifest.json";
 inline constexpr const char* kLatestFileName = "latest";
+inline constexpr const char* kTrashPrefix = ".trash-";  // of what is being deleted
 
 std::string checkpoint_name(int64_t step);  // step-00001200
 // Of the name of a finished save's folder; absent for other names.

@@ -192,6 +192,21 @@ void set_later_ones_aside(const std::string& folder, int64_t step) {
   }
 }
 
+// What has the name already, damaged or of another way to this step, is moved out of it, and back if the new one cannot
+// take its place.
+void put_in_place(TemporaryFolder& temporary, const std::string& folder, const std::string& name) {
+  const std::string path = folder + "/" + name;
+  std::error_code error;
+  if (!fs::exists(fs::symlink_status(path, error))) return temporary.rename(path);
+  const std::string trash = folder + "/" + rename_aside(folder, name, kTrashPrefix);
+  try {
+    temporary.rename(path);
+  } catch (const Error&) {
+    file_system().rename(trash.c_str(), path.c_str());
+    throw;
+  }
+}
+
 }  // namespace
 
 std::string write_checkpoint(const std::string& folder, const Snapshot& snapshot) {
@@ -202,10 +217,8 @@ std::string write_checkpoint(const std::string& folder, const Snapshot& snapshot
     require_space(folder, manifest);
     TemporaryFolder temporary(folder, snapshot.run_id, snapshot.step);
     write_files(temporary.path(), snapshot, manifest);
+    put_in_place(temporary, folder, checkpoint_name(snapshot.step));
     set_later_ones_aside(folder, snapshot.step);
-    std::error_code error;
-    if (fs::exists(fs::symlink_status(path, error))) rename_aside(folder, checkpoint_name(snapshot.step), ".trash-");
-    temporary.rename(path);
   }
   sync_folder(folder);
   write_latest(folder, checkpoint_name(snapshot.step));

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/file_system.h"
@@ -36,11 +37,15 @@ class FaultyFileSystem final : public FileSystem {
   void fail_at(size_t first, int error, size_t times = 1) { failure_ = {first, times, error}; }
   // Every call of that name gives the error: a full disk, a disk that cannot sync.
   void fail_every(const std::string& name, int error) { failing_names_[name] = error; }
-  // The process ends in place of the call.
-  void die_at(size_t call) { death_ = {call, 1, 0}; }
+  // The process ends in place of the call; before that, `last_words` gets all calls, this one the last.
+  using LastWords = std::function<void(const std::vector<Call>&)>;
+  void die_at(size_t call, LastWords last_words = {}) {
+    death_ = {call, 1, 0};
+    last_words_ = std::move(last_words);
+  }
   // The same, but if the call is a write, half of its bytes are written first.
-  void die_half_way_at(size_t call) {
-    die_at(call);
+  void die_half_way_at(size_t call, LastWords last_words = {}) {
+    die_at(call, std::move(last_words));
     half_way_ = true;
   }
   // No write takes more than this.
@@ -116,6 +121,7 @@ class FaultyFileSystem final : public FileSystem {
     calls_.push_back(call);
     if (death_.holds(number)) {
       if (half_way_ && half) half();
+      if (last_words_) last_words_(calls_);
       _exit(kDied);
     }
     if (failure_.holds(number)) return failure_.error;
@@ -142,6 +148,7 @@ class FaultyFileSystem final : public FileSystem {
   std::map<int, std::string> paths_;
   std::map<std::string, int> failing_names_;
   Range failure_, death_;
+  LastWords last_words_;
   bool half_way_ = false;
   size_t longest_write_ = SIZE_MAX;
 };
