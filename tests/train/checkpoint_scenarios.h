@@ -19,6 +19,7 @@ struct Scenario {
   const char* name;
   std::function<void(const std::string&folder)> before, save;
   std::vector<int64_t> newest;
+  int64_t saved;  // step
 };
 
 inline void damage(const std::string& path) {
@@ -30,7 +31,7 @@ inline std::vector<Scenario> scenarios() {
     write_checkpoint(folder, make_snapshot(step, variant));
   };
   return {
-      {"first save", [](const std::string&) {}, [=](const std::string& f) { write(f, 1); }, {}},
+      {"first save", [](const std::string&) {}, [=](const std::string& f) { write(f, 1); }, {}, 1},
       {"second save, with pruning",
        [=](const std::string& f) {
          write(f, 1);
@@ -40,14 +41,16 @@ inline std::vector<Scenario> scenarios() {
          write(f, 3);
          prune_checkpoints(f, 1, 0);
        },
-       {2, 3}},
+       {2, 3},
+       3},
       {"the same step again",
        [=](const std::string& f) {
          write(f, 1);
          write(f, 2);
        },
        [=](const std::string& f) { write(f, 2); },
-       {2}},
+       {2},
+       2},
       {"a damaged one replaced",
        [=](const std::string& f) {
          write(f, 1);
@@ -55,14 +58,16 @@ inline std::vector<Scenario> scenarios() {
          damage(checkpoint_path(f, 2));
        },
        [=](const std::string& f) { write(f, 2); },
-       {1, 2}},
+       {1, 2},
+       2},
       {"another one replaced",
        [=](const std::string& f) {
          write(f, 1);
          write(f, 2, 1);
        },
        [=](const std::string& f) { write(f, 2); },
-       {1, 2}},
+       {1, 2},
+       2},
       {"gone back",
        [=](const std::string& f) {
          write(f, 1);
@@ -70,7 +75,8 @@ inline std::vector<Scenario> scenarios() {
          write(f, 4);
        },
        [=](const std::string& f) { write(f, 2); },
-       {1, 2, 3, 4}},
+       {1, 2, 3, 4},
+       2},
   };
 }
 

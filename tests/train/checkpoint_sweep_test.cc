@@ -144,6 +144,8 @@ TEST_F(CheckpointSweep, AnyCallFailing) {
     const auto first_rename = static_cast<size_t>(std::ranges::find_if(calls, is_rename) - calls.begin());
     restore(scenario);
     const auto before = tree(folder_);
+    const auto newest_before = newest_checkpoint(folder_);
+    const int64_t least = newest_before ? std::min(newest_before->step(), scenario.saved) : 0;
     for (const auto& [error, text] : errors) {
       for (const size_t times : {size_t{1}, SIZE_MAX}) {  // a passing fault, a disk that stays broken
         for (size_t k = 0; k < calls.size(); ++k) {
@@ -165,6 +167,9 @@ TEST_F(CheckpointSweep, AnyCallFailing) {
             }
             for (const auto& [name, bytes] : before)
               EXPECT_TRUE(after.contains(name) && after.at(name) == bytes) << name;
+          }
+          if (times == 1 && least > 0) {
+            EXPECT_GE(newest_checkpoint(folder_)->step(), least);
           }
           expect_nothing_lost(scenario);
         }
