@@ -9,36 +9,12 @@
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "data/byte_pair_encoder.h"
+#include "data/word_cache.h"
 
 namespace mhmoe::data {
 namespace {
 
-// What a thread has encoded before with one model. Text repeats its words: this is several times as fast as the
-// library.
-class WordCache {
- public:
-  // Forgets all when another model asks, and when it has grown large.
-  const std::vector<int32_t>* find(uint64_t model, std::string_view word) {
-    if (model != model_ || words_.size() >= kMostWords) words_.clear();
-    model_ = model;
-    const auto at = words_.find(word);
-    return at == words_.end() ? nullptr : &at->second;
-  }
-  void add(std::string_view word, std::span<const int32_t> ids) {
-    words_.try_emplace(std::string(word), ids.begin(), ids.end());
-  }
-
- private:
-  static constexpr size_t kMostWords = size_t{1} << 17;
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view word) const { return xxh3(word); }
-  };
-  std::unordered_map<std::string, std::vector<int32_t>, Hash, std::equal_to<>> words_;
-  uint64_t model_ = 0;
-};
-
-constexpr size_t kLongestCachedWord = 32;
 constexpr std::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581: how pieces write a space
 
 class SentencePieceTokenizer : public Tokenizer {
@@ -53,9 +29,11 @@ class SentencePieceTokenizer : public Tokenizer {
     for (int id = 0; id < processor_.GetPieceSize(); ++id) pieces_.push_back(bytes_of(id));
     name_ = "sentencepiece";
     hash_ = xxh3(model);
-    exact_ = has_byte_pieces() && !adds_dummy_prefix();
+    const SentencePieceModel description = parse_sentencepiece_model(model);
+    byte_pairs_ = BytePairEncoder::create(description);
+    exact_ = has_byte_pieces() && description.keeps_text();
     cuts_lines_ = exact_ && !has_piece_with_newline();
-    cuts_words_ = exact_ && !has_piece_with_space_after_word();
+    cuts_words_ = byte_pairs_ != nullptr && !has_piece_with_space_after_word();
   }
 
   // Line by line where no piece crosses a newline: the ids are the same, and the memory does not grow with the text.
@@ -87,15 +65,16 @@ class SentencePieceTokenizer : public Tokenizer {
     while (cuts_words_ && !text.empty()) {
       const size_t first = std::min(text.find_first_not_of(' '), text.size());
       const std::string_view word = text.substr(0, text.find(' ', first));
-      const auto* known = word.size() <= kLongestCachedWord ? cache.find(hash_, word) : nullptr;
-      if (known != nullptr) {
-        ids.insert(ids.end(), known->begin(), known->end());
+      text.remove_prefix(word.size());
+      if (word.size() > WordCache::kLongest) {
+        append(word, ids);
+      } else if (const auto known = cache.find(hash_, word); !known.empty()) {
+        ids.insert(ids.end(), known.begin(), known.end());
       } else {
         const size_t before = ids.size();
         append(word, ids);
-        if (word.size() <= kLongestCachedWord) cache.add(word, std::span(ids).subspan(before));
+        cache.put(std::span(ids).subspan(before));
       }
-      text.remove_prefix(word.size());
     }
     append(text, ids);
   }
@@ -130,14 +109,9 @@ class SentencePieceTokenizer : public Tokenizer {
     });
   }
 
-  bool adds_dummy_prefix() const {
-    std::vector<int32_t> ids;
-    append("a", ids);
-    return decode(ids) != "a";
-  }
-
   void append(std::string_view text, std::vector<int32_t>& ids) const {
     if (text.empty()) return;
+    if (byte_pairs_) return byte_pairs_->encode(text, ids);
     std::vector<int> some;
     const auto status = processor_.Encode(text, &some);
     if (!status.ok()) fail(ExitCode::kInternal, "SentencePiece could not encode: {}", status.message());
@@ -146,9 +120,10 @@ class SentencePieceTokenizer : public Tokenizer {
 
   sentencepiece::SentencePieceProcessor processor_;
   std::vector<int32_t> byte_ids_ = std::vector<int32_t>(256, -1);
-  bool exact_ = false;       // decode(encode(text)) == text is wanted and possible
-  bool cuts_lines_ = false;  // no piece but the byte's own holds a newline
-  bool cuts_words_ = false;  // no piece holds a space after another character
+  std::unique_ptr<BytePairEncoder> byte_pairs_;  // null: the library encodes
+  bool exact_ = false;                           // decode(encode(text)) == text is wanted and possible
+  bool cuts_lines_ = false;                      // no piece but the byte's own holds a newline
+  bool cuts_words_ = false;                      // no piece holds a space after another character
 };
 
 class LineIterator : public sentencepiece::SentenceIterator {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 
@@ -108,13 +109,18 @@ void ShardWriter::add_document(std::span<const int32_t> tokens, int64_t utf8_byt
     fail(ExitCode::kBadData, "{}: document {} has {} tokens; the format allows 2147483646", prefix_, info_.documents,
          tokens.size());
   }
-  const auto put = [&](auto id) {
-    const auto bytes = bytes_of_value(id);
-    token_buffer_.insert(token_buffer_.end(), bytes.begin(), bytes.end());
-  };
   visit_token_type(info_.type, [&](auto zero) {
-    for (const int32_t id : tokens) put(static_cast<decltype(zero)>(id));
-    put(static_cast<decltype(zero)>(eos_));
+    using T = decltype(zero);
+    const size_t before = token_buffer_.size();
+    token_buffer_.resize(before + (tokens.size() + 1) * sizeof(T));
+    std::byte* to = token_buffer_.data() + before;
+    const auto put = [&](int32_t id) {
+      const T narrow = static_cast<T>(id);
+      std::memcpy(to, &narrow, sizeof(T));
+      to += sizeof(T);
+    };
+    for (const int32_t id : tokens) put(id);
+    put(eos_);
   });
   size_buffer_.push_back(static_cast<int32_t>(tokens.size() + 1));
   info_.tokens += size_buffer_.back();
