@@ -149,4 +149,4 @@ if __name__ == "__main__":
     if not CHROMIUM:
         print("skipped: no chromium")
         sys.exit(77)
-    unittest.main()
+    unittest.main(argv=sys.argv[:1])

@@ -198,5 +198,5 @@ class ShippedConfigurations(InFolder):
 
 
 if __name__ == "__main__":
-    PROGRAM = sys.argv.pop(1)
-    unittest.main()
+    PROGRAM = sys.argv[1]
+    unittest.main(argv=sys.argv[:1])
