@@ -71,7 +71,7 @@ TEST_F(Corpus, WhatCannotBeReadIsRefusedByName) {
   std::filesystem::create_symlink("loop.txt", folder_ / "in/loop.txt");
   expect_error([&] { read({folder_ / "in"}); }, {"in/loop.txt"});
   std::filesystem::create_directories(folder_ / "folder.txt");
-  expect_error([&] { CorpusReader({folder_ / "folder.txt"}); }, {"folder.txt", "not a regular file"});
+  expect_error([&] { CorpusReader({folder_ / "folder.txt"}); }, {"folder.txt", "a folder, where a file belongs"});
 }
 
 TEST_F(Corpus, TheTextIsTakenFromTheFirstKnownFieldOrTheOneThatIsNamed) {
