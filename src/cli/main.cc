@@ -3,6 +3,7 @@
 
 #include "cli/commands.h"
 #include "core/error.h"
+#include "core/float_environment.h"
 #include "core/log.h"
 
 namespace {
@@ -41,6 +42,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  mhmoe::fix_float_environment();
   ExitCode code = ExitCode::kInternal;
   try {
     return run(argc, argv);

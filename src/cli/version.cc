@@ -7,7 +7,7 @@ namespace mhmoe::cli {
 
 std::string version_text() {
   const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("mhmoe {}\nbuild: {}\noneDNN {}.{}.{}\ndevice: {}", MHMOE_VERSION, MHMOE_BUILD_OPTIONS,
+  return fmt::format("mhmoe {}\nbuild: {}\noneDNN {}.{}.{}\nfloating point: round to nearest, denormals kept\ndevice: {}", MHMOE_VERSION, MHMOE_BUILD_OPTIONS,
                      dnnl->major, dnnl->minor, dnnl->patch, open_backend("auto", cpu::backend()).reason);
 }
 

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 
+#include "core/float_environment.h"
+
 namespace mhmoe {
 namespace {
 
@@ -14,6 +16,7 @@ std::filesystem::path module_path(std::string_view name) {
 // Modules stay loaded until the process ends: their tables and types are referred to from everywhere.
 const Backend& load_module(const std::filesystem::path& path) {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  fix_float_environment();
   if (handle == nullptr) fail(ExitCode::kDevice, "cannot load the module {}: {}", path.string(), dlerror());
   const auto entry = reinterpret_cast<BackendEntry>(dlsym(handle, kBackendEntrySymbol));
   if (entry == nullptr) {

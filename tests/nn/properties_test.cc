@@ -1,6 +1,7 @@
 // Properties of whole models that need no reference: what must be equal, what must not change, what must.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -67,6 +68,54 @@ TEST(ModelProperties, WithIdenticalExpertsAndRenormalisedGatesRoutingDoesNotMatt
   const Outcome sparse = moe.run(tokens);
   const Outcome dense = run_dense_twin(moe, tokens);
   EXPECT_LT(largest_difference(sparse.observed.at("logits"), dense.observed.at("logits")), 1e-5);
+}
+
+// A router of zeros finds all experts equal: every row goes to the first. All others are idle.
+TEST(ModelProperties, AllTokensOnOneExpertGiveItsResultAndNothingToTheOthers) {
+  nn::ModelConfig config = smoe_config();
+  config.moe.top_k = 1;
+  TinyModel moe(config);
+  moe.scale("layers.1.moe.router.weight", 0);
+  const Tokens tokens = random_tokens(3, 50, config.vocab_size, 2);
+  const Outcome sparse = moe.run(tokens), dense = run_dense_twin(moe, tokens);
+  EXPECT_LT(largest_difference(sparse.observed.at("logits"), dense.observed.at("logits")), 1e-5);
+  EXPECT_NEAR(sparse.observed.at("layers.1.moe.balance_loss").at(0), 1, 1e-6);
+  for (const char* matrix : {"gate", "up", "down"}) {
+    const auto gradient = [&](int expert) -> const std::vector<float>& {
+      return sparse.gradients.at(fmt::format("layers.1.moe.experts.{}.{}.weight", expert, matrix));
+    };
+    EXPECT_LT(largest_difference(gradient(0), dense.gradients.at(fmt::format("layers.1.ffn.{}.weight", matrix))), 1e-5);
+    for (int e = 1; e < config.moe.experts; ++e) {
+      EXPECT_EQ(std::ranges::count(gradient(e), 0.0f), std::ssize(gradient(e))) << matrix << " of expert " << e;
+    }
+  }
+  for (const float value : sparse.gradients.at("layers.1.moe.router.weight")) EXPECT_TRUE(std::isfinite(value));
+}
+
+// One slot an expert, all rows to the first one: it keeps the first row, every other row is dropped.
+TEST(ModelProperties, RowsThatAreDroppedKeepTheirResidualAndNothingIsNotANumber) {
+  nn::ModelConfig config = smoe_config();
+  config.moe.top_k = 1;
+  config.moe.capacity_factor = 1e-6;
+  TinyModel model(config), silent(config);
+  for (int e = 0; e < config.moe.experts; ++e) silent.scale(fmt::format("layers.1.moe.experts.{}.down.weight", e), 0);
+  model.scale("layers.1.moe.router.weight", 0);
+  const Tokens tokens = random_tokens(2, 20, config.vocab_size, 3);
+  const Outcome dropped = model.run(tokens);
+  const auto& output = dropped.observed.at("layers.1.output");
+  const auto& residual = silent.run(tokens).observed.at("layers.1.output");
+  const auto row_differs = [&](int64_t row) {
+    const int64_t d = config.hidden_size;
+    return !std::equal(output.begin() + row * d, output.begin() + (row + 1) * d, residual.begin() + row * d);
+  };
+  EXPECT_TRUE(row_differs(0));
+  for (int64_t row = 1; row < 40; ++row) EXPECT_FALSE(row_differs(row)) << row;
+  for (const float loss : dropped.losses) EXPECT_TRUE(std::isfinite(loss));
+  for (const auto& [name, values] : dropped.gradients) {
+    EXPECT_TRUE(std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) << name;
+    const bool idle = name.find(".experts.") != std::string::npos && name.find(".experts.0.") == std::string::npos;
+    if (idle) EXPECT_EQ(std::ranges::count(values, 0.0f), std::ssize(values)) << name;
+  }
 }
 
 TEST(ModelProperties, UniformLogitsCostLnV) {

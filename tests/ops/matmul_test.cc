@@ -129,5 +129,16 @@ TEST_F(MatmulTest, BiasBackwardAddsColumnSumsAtAnyNumberOfThreads) {
   }
 }
 
+// On every thread: enough rows that each gets some.
+TEST_F(MatmulTest, DenormalsAreKept) {
+  const double tiny = 1e-42;
+  const Tensor a = filled(DType::kF32, {256, 8}, 0), b = filled(DType::kF32, {8, 16}, 1);
+  for (int64_t r = 0; r < 256; ++r) write_value(a, r * 8 + r % 8, tiny);
+  const Tensor out = garbage(DType::kF32, {256, 16});
+  const WithThreads threads(2);
+  ops::matmul(ctx(), {.out = out, .a = a, .b = b});
+  expect_equal("out", out, std::vector<double>(size_t{256} * 16, static_cast<float>(tiny)));
+}
+
 }  // namespace
 }  // namespace mhmoe::test

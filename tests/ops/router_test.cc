@@ -104,6 +104,21 @@ TEST_F(Router, TiesGoToTheLowerIndexAndExtremeLogitsStayFinite) {
   for (const double gate : test::values(got.gate_weight)) EXPECT_TRUE(gate >= 0 && gate <= 1) << gate;
 }
 
+// Denormal differences vanish in the softmax: probabilities are equal, so the lower index comes first.
+TEST_F(Router, SignedZerosAndDenormalsAreTies) {
+  const double tiny = 1e-42;
+  const Tensor logits = given(DType::kF32, {4, 4},
+                              {-0.0, 0.0, -0.0, 0.0,        //
+                               0.0, tiny, -tiny, 2 * tiny,  //
+                               -1, -0.0, 0.0, tiny,         //
+                               tiny, 1, 1, -0.0});
+  const ops::RouterForward got = forward(logits, 3, {true, BalanceCounts::kFirstChoice});
+  test::expect_equal("expert_index", got.expert_index, std::vector<double>{0, 1, 2, 0, 1, 2, 1, 2, 3, 1, 2, 0});
+  for (int64_t row : {0, 1}) {
+    test::expect_equal("equal", got.probabilities.slice_rows(row, 1), std::vector<double>(4, 0.25));
+  }
+}
+
 TEST_F(Router, ChoicesStayDifferentExpertsWhenLogitsAreNotNumbers) {
   const ops::RouterForward got = forward(garbage(DType::kF32, {3, 5}), 4, {false, BalanceCounts::kFirstChoice});
   test::expect_equal("expert_index", got.expert_index, std::vector<double>{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3});
