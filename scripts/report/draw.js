@@ -54,9 +54,9 @@ function linearTicks(low, high, count) {
 
 function logTicks(low, high, count) {
   if (high / low < 4) return linearTicks(low, high, count).filter((tick) => tick > 0);
-  const ticks = [];
+  const ticks = [], factors = high / low > 1e4 ? [1] : high / low > 12 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
   for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; ++power) {
-    for (const factor of high / low > 1e4 ? [1] : [1, 2, 5]) {
+    for (const factor of factors) {
       const tick = factor * 10 ** power;
       if (tick >= low && tick <= high) ticks.push(+tick.toPrecision(12));
     }

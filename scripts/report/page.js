@@ -119,7 +119,7 @@ function drawPerplexity(shown) {
   const training = state.set === "training";
   const key = training ? "train/perplexity" : `validation/${state.set}/${state.capacity}`;
   const {series, title} = seriesOf(shown, key, state.x);
-  lineChart(byId("perplexity"), series, {height: 480, xTitle: title, yTitle: "perplexity", unit: AXES[state.x].unit, log: state.y === "log",
+  lineChart(byId("perplexity"), series, {height: 460, xTitle: title, yTitle: "perplexity", unit: AXES[state.x].unit, log: state.y === "log",
     late: state.part === "late", cutStart: true, format: plain, value: twoDecimals, empty: "No validation was recorded yet for the runs that are shown."});
   const what = training ? "Perplexity of the text trained on, mean of the steps since the last record" :
     `Perplexity on ${state.set}, held-out text` + (droplessDiffers ? state.capacity === "perplexity" ? ", experts with the capacity of training" : ", no choice dropped" : "");

@@ -99,14 +99,18 @@ def settings(run):
 
 
 def config_differences(runs):
-    """(key, one text a run) of every key that the runs do not agree on. Names and comments say nothing."""
+    """(key, one text a run) of every key that the runs do not agree on; dense runs have no say in keys of experts, unless
+    one run alone has any. Names and comments say nothing."""
     configs = [settings(run) for run in runs]
     rows = []
     for key in dict.fromkeys(key for config in configs for key in config):
         if key in ("name", "output_dir") or key.endswith("comment"):
             continue
         values = [config.get(key, ABSENT) for config in configs]
-        if any(value != values[0] for value in values):
+        voters = [value for run, value in zip(runs, values) if value is not ABSENT or run.is_moe]
+        if len(voters) < 2:
+            voters = values
+        if any(value != voters[0] for value in voters):
             rows.append((key, [as_json(value) for value in values]))
     return rows
 

@@ -150,6 +150,9 @@ class Tables(InFolder):
         rows = dict(config_differences(runs))
         self.assertEqual(rows["model.moe.every_n_layers"], ["0", "2"])
         self.assertEqual(rows["model.moe.experts"], ["-", "16"])  # of a dense model they mean nothing
+        runs.append(Run(make_run(self.folder, "more", steps=100, experts=32)))
+        self.assertEqual(dict(config_differences(runs))["model.moe.experts"], ["-", "16", "32"])
+        self.assertNotIn("model.moe.top_k", dict(config_differences(runs)))
         self.assertNotIn("train.batch_tokens", rows)
         self.assertNotIn("name", rows)
 
