@@ -22,6 +22,7 @@ struct SuiteOptions {
   std::vector<std::string> overrides;
   std::string output_dir;
   DeviceOptions device;
+  bool overwrite = false;
   bool dry_run = false;
 };
 
@@ -59,7 +60,8 @@ std::vector<train::RunConfig> load(const SuiteOptions& options, const train::Sui
 
 void train_members(const SuiteOptions& options, const train::Suite& suite,
                    const std::vector<train::RunConfig>& members) {
-  const train::RunOptions run;  // a finished member is left as it is, an unfinished one goes on
+  train::RunOptions run;  // a finished member is left as it is, an unfinished one goes on
+  run.start.overwrite = options.overwrite;
   for (const train::RunConfig& config : members) train::check_run_folder(config, run.start);
   const Backend& backend = open_device(options.device);
   std::vector<SuiteMember> done;
@@ -72,8 +74,8 @@ void train_members(const SuiteOptions& options, const train::Suite& suite,
   }
   std::fputs(result_table(done).c_str(), stdout);
   std::fflush(stdout);
-  const auto report = std::filesystem::path(members[0].output_dir) / (suite.name + "-report");
-  make_report(options.file, folders, report.string(), suite.name);
+  const auto report = std::filesystem::path(members[0].output_dir) / "report";
+  make_report(options.file, folders, report.string(), suite.title.empty() ? suite.name : suite.title);
 }
 
 void run_suite(const SuiteOptions& options) {
@@ -96,13 +98,14 @@ void add_suite_command(CLI::App& app) {
       "         mhmoe suite configs/paper2/suite.json --dry-run\n"
       "Started again, it leaves finished members as they are and goes on with the unfinished one. At the end it prints "
       "a\n"
-      "table of all and draws OUTPUT_DIR/NAME-report with scripts/report.py.\n"
+      "table of all and draws OUTPUT_DIR/report with scripts/report.py.\n"
       "The file: {\"name\": \"english\", \"members\": [\"dense.json\", \"smoe_8.json\"], \"output_dir\": "
       "\"runs/english\"}");
   command->add_option("FILE", options->file, "the list of members, a JSON file")->required();
   add_set_option(*command, options->overrides);
   add_device_options(*command, options->device);
   command->add_option("--output-dir", options->output_dir, "where the members' folders are made (output_dir)");
+  command->add_flag("--overwrite", options->overwrite, "delete earlier runs of the members' names first");
   command->add_flag("--dry-run", options->dry_run, "only show the members with steps, tokens, parameters and FLOPs");
   command->callback([options] { run_suite(*options); });
 }

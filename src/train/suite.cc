@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using json::Kind;
 using json::Value;
 
-constexpr std::array<std::string_view, 4> kKeys = {"comment", "name", "members", "output_dir"};
+constexpr std::array<std::string_view, 5> kKeys = {"comment", "name", "title", "members", "output_dir"};
 
 [[noreturn]] void fail_unknown(const Value& value) {
   const auto distance = [&value](std::string_view key) { return edit_distance(value.key, key); };
@@ -66,6 +66,8 @@ Suite load_suite(const std::string& path) {
       check_comment(value, "comment");
     } else if (value.key == "name") {
       suite.name = text_of(value, "name", "a name");
+    } else if (value.key == "title") {
+      suite.title = text_of(value, "title", "a title");
     } else if (value.key == "members") {
       suite.members = read_members(value, fs::path(path).parent_path());
     } else if (value.key == "output_dir") {

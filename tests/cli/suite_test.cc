@@ -128,8 +128,8 @@ TEST_F(SuiteCommand, ReportIsDrawnByTheScriptAboveTheFile) {
   unsetenv("REPORT_EXIT");
   setenv("PATH", path.c_str(), 1);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_TRUE(contains(outcome.err, "report: runs/both-report/index.html\n")) << outcome.err;
-  EXPECT_EQ(text("called.txt"), "runs/one\nruns/two\n--output\nruns/both-report\n--title\nboth\n");
+  EXPECT_TRUE(contains(outcome.err, "report: runs/report/index.html\n")) << outcome.err;
+  EXPECT_EQ(text("called.txt"), "runs/one\nruns/two\n--output\nruns/report\n--title\nboth\n");
   EXPECT_EQ(failed.code, 0) << "the runs are done: " << failed.err;
   EXPECT_TRUE(contains(failed.err, "no report: report.py ended with 5; by hand: ")) << failed.err;
 }
