@@ -5,21 +5,27 @@ usage: report.py RUN... --output DIR [--x steps|tokens|flops|seconds] [--title T
 
 RUN is a run's folder; the run may be going on. Leaves in DIR: index.html, one page without other files; summary.md; for
 every validation set perplexity_NAME.png; throughput.png; and for mixtures of experts with routing records
-load_experts.png, load_heads.png, different_experts.png, experts_active.png. The table is printed.
+load_experts.png, load_heads.png, different_experts.png, experts_active.png. The table is printed. The pictures need
+matplotlib, the rest nothing but Python.
 """
 import argparse
+import sys
 from pathlib import Path
 
 from report.page import page
-from report.pictures import draw_over_steps, draw_perplexity
-from report.routing_pictures import draw_different_experts, draw_heads, draw_load
 from report.run import read_runs, sets_of
 from report.style import AXES
 from report.tables import as_text, final_lines
 
 
 def draw_all(runs, output, x, title):
-    """The paths of what there was something to draw for."""
+    """The paths of what there was something to draw for; none without matplotlib."""
+    try:
+        from report.pictures import draw_over_steps, draw_perplexity
+        from report.routing_pictures import draw_different_experts, draw_heads, draw_load
+    except ImportError as error:
+        print(f"note: no pictures, only the page and the table: {error} (Debian: python3-matplotlib)", file=sys.stderr)
+        return []
     drawn = []
     for name in sets_of(runs):
         drawn.append(output / f"perplexity_{name}.png")

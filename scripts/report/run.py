@@ -12,8 +12,9 @@ def read_lines(path):
     records = []
     for number, line in enumerate(path.read_text().split("\n")[:-1], 1):
         try:
-            records.append(json.loads(line))
-            records[-1]["step"] + 0
+            record = json.loads(line)
+            record["step"] = int(record["step"])
+            records.append(record)
         except (ValueError, KeyError, TypeError) as error:
             sys.exit(f"error: {path}:{number}: no record of a run ({error!r}); is the file damaged?")
     return records

@@ -10,7 +10,7 @@ MATPLOTLIB_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": 
 
 
 def style_of(index):
-    """Two runs share neither all three of colour, marker and dash (up to 35 runs) nor, up to 5, any of them."""
+    """Of up to 35 runs no two share all of colour, marker and dash; of up to 5, none of them."""
     return {"colour": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)],
             "dash": DASHES[index % len(DASHES)]}
 
@@ -22,6 +22,6 @@ def matplotlib_dash(dash):
 # Load over mean load: blue below, white at 1 (even), orange above; at 0 and from 3 on the ends.
 LOAD_STOPS = ((0.0, "#0b3c6f"), (0.5, "#7fb0d6"), (1.0, "#f7f6f2"), (2.0, "#f0a35e"), (3.0, "#a63603"))
 
-# Runs, and what curves can be drawn against: key of a record, and the axis' title.
+# What curves can be drawn against: key of a record, and the axis' title.
 AXES = {"steps": ("step", "training steps"), "tokens": ("tokens", "training tokens"),
         "flops": ("flops", "training FLOPs"), "seconds": ("seconds", "seconds of training")}

@@ -100,6 +100,17 @@ class ForeignReaders(unittest.TestCase):
                 self.assertTrue(numpy.isfinite(tensor).all(), name)
         self.assertGreater(model["embed.weight"].std(), 0)
 
+    def test_safetensors_reads_an_exported_model(self):
+        from safetensors import safe_open
+        self.mhmoe("checkpoint", "export", self.run_folder, "model.safetensors")
+        exported = self.read_all(self.folder / "model.safetensors")
+        saved = self.read_all(self.run_folder / "checkpoints/step-00000006/model-00001-of-00001.safetensors")
+        self.assertEqual(exported.keys(), saved.keys())
+        for name, tensor in exported.items():
+            numpy.testing.assert_array_equal(tensor, saved[name], name)
+        with safe_open(self.folder / "model.safetensors", framework="numpy") as file:
+            self.assertEqual(json.loads(file.metadata()["config"])["name"], "read")
+
     def read_all(self, path):
         from safetensors import safe_open
         with safe_open(path, framework="numpy") as file:

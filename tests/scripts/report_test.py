@@ -87,6 +87,15 @@ class Reports(InFolder):
         self.assertFalse((self.output / "load_experts.png").exists())
         self.assertIn("There is one run.", page)
 
+    def test_without_matplotlib_there_is_the_page_and_the_table(self):
+        (self.folder / "matplotlib.py").write_text("raise ImportError('not here')\n")
+        run = make_run(self.folder, "alone", steps=100)
+        done = subprocess.run([sys.executable, ROOT / "scripts/report.py", run, "--output", self.output], capture_output=True,
+                              text=True, env=os.environ | {"PYTHONPATH": str(self.folder)})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("note: no pictures", done.stderr)
+        self.assertEqual(sorted(path.name for path in self.output.iterdir()), ["index.html", "summary.md"])
+
     def test_a_run_that_has_only_begun(self):
         run = make_run(self.folder, "young", steps=400, done=20, validate_every=100)
         page = self.report([run])
