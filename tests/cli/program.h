@@ -50,20 +50,39 @@ class ProgramTest : public testing::Test {
   }
   ~ProgramTest() override { std::filesystem::remove_all(folder_); }
 
-  // `arguments` as a shell takes them; the working folder is the temporary one.
-  Outcome run(const std::string& arguments) const {
-    static const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "mhmoe";
-    const std::string command =
-        fmt::format("cd '{}' && '{}' {} > out.txt 2> err.txt", folder_.string(), program.string(), arguments);
+  static std::string program() { return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "mhmoe"; }
+
+  // `arguments` as a shell takes them; the working folder is the temporary one. `under` is a command that runs another.
+  Outcome run(const std::string& arguments, const std::string& under = "") const {
+    return run_shell(fmt::format("{} '{}' {}", under, program(), arguments));
+  }
+  Outcome run_shell(const std::string& script) const {
+    const std::string command = fmt::format("cd '{}' && ( {} ) > out.txt 2> err.txt", folder_.string(), script);
     const int status = std::system(command.c_str());
     return {WEXITSTATUS(status), read_text(folder_ / "out.txt"), read_text(folder_ / "err.txt")};
   }
 
+  // It must end with the code and, on standard error, one line "error: ..." with all the parts; no run has begun.
+  void expect_refused(const std::string& arguments, int code, const std::vector<std::string>& parts) const {
+    SCOPED_TRACE(arguments);
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, code) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    expect_error_line(outcome, parts);
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+  }
+  static void expect_error_line(const Outcome& outcome, const std::vector<std::string>& parts) {
+    const std::vector<std::string> lines = lines_of(outcome.err);
+    ASSERT_FALSE(lines.empty());
+    EXPECT_TRUE(lines.back().starts_with("error: ")) << outcome.err;
+    for (const std::string& part : parts) EXPECT_NE(lines.back().find(part), std::string::npos) << outcome.err;
+    for (size_t i = 0; i + 1 < lines.size(); ++i) EXPECT_FALSE(lines[i].starts_with("error")) << outcome.err;
+  }
+
   // The same, not waited for.
   pid_t start(const std::string& arguments) const {
-    static const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "mhmoe";
     const std::string command =
-        fmt::format("cd '{}' && exec '{}' {} > out.txt 2> err.txt", folder_.string(), program.string(), arguments);
+        fmt::format("cd '{}' && exec '{}' {} > out.txt 2> err.txt", folder_.string(), program(), arguments);
     const pid_t child = fork();
     if (child == 0) {
       execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
