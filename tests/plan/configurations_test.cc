@@ -158,7 +158,7 @@ TEST(Configurations, Paper2SharedExpertsAreAddedToTheSameModels) {
 
 // A comparison is of models alone, and of every configuration of its folder.
 TEST(Configurations, SuitesCompareModelsAlone) {
-  for (const char* folder : {"paper1/english", "paper2", "pocket/english"}) {
+  for (const char* folder : {"tiny", "paper1/english", "paper2", "pocket/english"}) {
     const std::string path = fmt::format("{}/configs/{}", MHMOE_SOURCE_DIR, folder);
     const train::Suite suite = train::load_suite(path + "/suite.json");
     const std::vector<train::RunConfig> members = train::load_members(suite, {});
