@@ -65,6 +65,16 @@ void warn_if_long(int64_t positions, const train::RunConfig& config) {
                positions, config.data.sequence_length);
 }
 
+train::Decoder make_decoder(Context& ctx, train::CausalLm& task, const nn::ModelConfig& config, int64_t positions) {
+  try {
+    return {ctx, task, config, positions};
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kMemory) throw;
+    fail(ExitCode::kMemory, "no memory for the keys and values of {} tokens; give fewer --tokens or a shorter prompt",
+         positions);
+  }
+}
+
 // Writes text as it comes, keeps time.
 class Printer {
  public:
@@ -115,7 +125,7 @@ void run_generate(const GenerateOptions& options) {
   const Backend& backend = open_device(options.device);
   const std::unique_ptr<Context> ctx = backend.create_context(0);
   const std::unique_ptr<train::CausalLm> task = model.load(*ctx, backend);
-  train::Decoder decoder(*ctx, *task, config.model, positions);
+  train::Decoder decoder = make_decoder(*ctx, *task, config.model, positions);
   const train::Generation generation = {
       .tokens = options.tokens,
       .vocab = tokenizer.vocab_size(),
