@@ -113,14 +113,18 @@ BytePairEncoder::BytePairEncoder(const SentencePieceModel& model)
     }
   };
   int32_t next = vocab_size_;
-  std::vector<FlatTable::Entry> characters, pairs;
+  std::vector<FlatTable::Entry> characters, neighbours, pairs;
+  int32_t previous = kNoSymbol;
   for_characters([&](int32_t id, size_t begin, size_t bytes) {
     const std::string_view character = std::string_view(model.pieces[id].text).substr(begin, bytes);
     const auto [symbol, added] = symbols.emplace(character, next);
     if (added) ++next;
     if (added || symbol->second == id) characters.emplace_back(first_character(character).code, symbol->second);
+    if (begin > 0) neighbours.emplace_back(pair_key(previous, symbol->second), 1);
+    previous = symbol->second;
   });
   characters_ = FlatTable(characters);
+  neighbours_ = FlatTable(neighbours);
   const std::vector<uint32_t> ranks = ranks_of(model.pieces);
   for_characters([&](int32_t id, size_t begin, size_t) {
     const std::string_view text = model.pieces[id].text;
@@ -138,16 +142,20 @@ int32_t BytePairEncoder::symbol_of(uint32_t character) const {
   return character < 128 ? ascii_[character] : static_cast<int32_t>(characters_.find(character));
 }
 
-void BytePairEncoder::split(std::string_view text, Scratch& scratch) const {
+// Fills `symbols` with the characters from `begin` on; returns where it stopped.
+int32_t BytePairEncoder::split(std::string_view text, int32_t begin, Scratch& scratch) const {
+  constexpr int32_t kEnough = 1024;
   scratch.symbols.clear();
-  int32_t begin = 0;
   while (begin < std::ssize(text)) {
     const Character character = first_character(text.substr(static_cast<size_t>(begin)));
+    const int32_t id = symbol_of(character.code);
     const auto i = static_cast<int32_t>(scratch.symbols.size());
-    scratch.symbols.push_back({.id = symbol_of(character.code), .begin = begin, .prev = i - 1, .next = i + 1});
+    if (i >= kEnough && neighbours_.find(pair_key(scratch.symbols.back().id, id)) == FlatTable::kAbsent) break;
+    scratch.symbols.push_back({.id = id, .begin = begin, .prev = i - 1, .next = i + 1});
     begin += character.bytes;
   }
   scratch.symbols.back().next = -1;
+  return begin;
 }
 
 void BytePairEncoder::push_pair(Scratch& scratch, int32_t left) const {
@@ -193,14 +201,16 @@ void BytePairEncoder::encode(std::string_view text, std::vector<int32_t>& ids) c
   if (text.empty()) return;
   MHMOE_CHECK(text.size() < size_t{1} << 31, "text of {} bytes", text.size());
   thread_local Scratch scratch;
-  split(text, scratch);
-  merge(scratch);
-  for (int32_t i = 0; i >= 0; i = scratch.symbols[i].next) {
-    const Symbol& symbol = scratch.symbols[i];
-    if (symbol.id >= 0 && symbol.id < vocab_size_) {
-      ids.push_back(symbol.id);
-    } else {
-      append_character(text, symbol.begin, ids);
+  for (int32_t begin = 0; begin < std::ssize(text);) {
+    begin = split(text, begin, scratch);
+    merge(scratch);
+    for (int32_t i = 0; i >= 0; i = scratch.symbols[i].next) {
+      const Symbol& symbol = scratch.symbols[i];
+      if (symbol.id >= 0 && symbol.id < vocab_size_) {
+        ids.push_back(symbol.id);
+      } else {
+        append_character(text, symbol.begin, ids);
+      }
     }
   }
   constexpr size_t kKeptSymbols = size_t{1} << 20;

@@ -35,8 +35,8 @@ class BytePairEncoder {
   // Null where a model asks for more than this does: user-defined or unused pieces, normalisation, no byte pieces.
   static std::unique_ptr<BytePairEncoder> create(const SentencePieceModel& model);
 
-  // Appends the ids that libsentencepiece gives for `text`: valid UTF-8 without U+2581, below 2 GiB. Takes about 50
-  // bytes of memory a character for as long as the call lasts.
+  // Appends the ids that libsentencepiece gives for `text`: valid UTF-8 without U+2581, below 2 GiB. Long texts
+  // are taken apart where no piece has the two characters side by side, so that memory does not grow with them.
   void encode(std::string_view text, std::vector<int32_t>& ids) const;
 
  private:
@@ -44,13 +44,14 @@ class BytePairEncoder {
   struct Scratch;
   explicit BytePairEncoder(const SentencePieceModel& model);
   int32_t symbol_of(uint32_t character) const;
-  void split(std::string_view text, Scratch& scratch) const;
+  int32_t split(std::string_view text, int32_t begin, Scratch& scratch) const;
   void push_pair(Scratch& scratch, int32_t left) const;
   void merge(Scratch& scratch) const;
   void append_character(std::string_view text, int32_t begin, std::vector<int32_t>& ids) const;
 
   int32_t vocab_size_;
   FlatTable characters_;  // code point -> symbol: an id, or from vocab_size_ on a character that is no piece
+  FlatTable neighbours_;  // pairs of characters that some piece has side by side
   FlatTable pairs_;       // left symbol << 32 | right symbol -> rank << 32 | id; small ranks are merged first
   std::vector<int32_t> ascii_;
   std::vector<int32_t> byte_ids_ = std::vector<int32_t>(256, -1);

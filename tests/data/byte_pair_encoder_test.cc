@@ -74,12 +74,12 @@ TEST(BytePairEncoder, GivesTheIdsOfTheLibraryForRandomModels) {
     ASSERT_NE(encoder, nullptr);
     const auto tokenizer = make_sentencepiece_tokenizer("random.model", model);
     for (int i = 0; i < 60; ++i) {
-      const std::string text = random_text(random, random() % 40, false);
+      const std::string text = random_text(random, i < 59 ? random() % 40 : 5000, false);
       std::vector<int32_t> ids, of_tokenizer;
       encoder->encode(text, ids);
-      ASSERT_EQ(ids, library.EncodeAsIds(text)) << text;
+      ASSERT_TRUE(ids == library.EncodeAsIds(text)) << text;
       tokenizer->encode(text, of_tokenizer);
-      ASSERT_EQ(of_tokenizer, ids) << text;
+      ASSERT_TRUE(of_tokenizer == ids) << text;
     }
   }
 }
