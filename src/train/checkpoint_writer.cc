@@ -146,9 +146,15 @@ bool is_saved_already(const std::string& path, const Manifest& manifest) {
   return false;
 }
 
+std::string size_text(double bytes) {
+  constexpr double kKibibyte = 1 << 10, kMebibyte = 1 << 20;
+  return bytes < kMebibyte ? fmt::format("{:.1f} KiB", bytes / kKibibyte)
+                           : fmt::format("{:.1f} MiB", bytes / kMebibyte);
+}
+
 // Says before the first byte that a disk is too small. Space that others take meanwhile is found by the writes.
 void require_space(const std::string& folder, const Manifest& manifest) {
-  constexpr double kPerTensor = 700, kMebibyte = 1 << 20;  // its name, shape and checksums in header and manifest
+  constexpr double kPerTensor = 700;  // its name, shape and checksums in header and manifest
   struct statvfs disk {};
   if (statvfs(folder.c_str(), &disk) != 0 || disk.f_blocks == 0) return;
   double bytes =
@@ -161,9 +167,9 @@ void require_space(const std::string& folder, const Manifest& manifest) {
   const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
   if (bytes <= free) return;
   fail(ExitCode::kIo,
-       "{}: the checkpoint of step {} takes {:.1f} MiB and {:.1f} MiB are free; make room, or keep fewer "
+       "{}: the checkpoint of step {} takes {} and {} are free; make room, or keep fewer "
        "(checkpoint.keep_last)",
-       folder, manifest.step, bytes / kMebibyte, free / kMebibyte);
+       folder, manifest.step, size_text(bytes), size_text(free));
 }
 
 void write_files(const std::string& folder, const Snapshot& snapshot, Manifest& manifest) {
