@@ -23,6 +23,10 @@ std::vector<uint64_t> BlockHasher::hashes() const {
   return hashes;
 }
 
+BadBlock::BadBlock(const std::string& file, int64_t block, const std::string& message)
+    : Error(ExitCode::kBadData, fmt::format("{}: block {}, {}", file, block, message)),
+      place_(fmt::format("{}: block {}", file, block)) {}
+
 BlockChecks::BlockChecks(std::vector<uint64_t> hashes, int64_t block_bytes)
     : hashes_(std::move(hashes)),
       block_bytes_(block_bytes),
@@ -47,10 +51,11 @@ void BlockChecks::check_block(const MappedFile& file, int64_t block) const {
   file.copy(bytes.data(), bytes.size(), static_cast<size_t>(begin));
   if (const uint64_t hash = xxh3(bytes.data(), bytes.size()); hash != hashes_[block]) {
     file.check_unchanged();  // the better reason, if it is one
-    fail(ExitCode::kBadData,
-         "{}: block {} (bytes {} to {}) has the checksum {:016x}, expected {:016x}: the file is damaged; copy or "
-         "prepare the shard again",
-         file.path(), block, begin, end, hash, hashes_[block]);
+    throw BadBlock(
+        file.path(), block,
+        fmt::format(
+            "bytes {} to {}: the checksum is {}, expected {}: the file is damaged; copy or prepare the shard again",
+            begin, end, to_hex(hash), to_hex(hashes_[block])));
   }
 }
 

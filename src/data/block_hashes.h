@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/file.h"
@@ -28,14 +29,24 @@ class BlockHasher {
   std::vector<uint64_t> whole_;
 };
 
+// A block whose checksum is wrong.
+class BadBlock : public Error {
+ public:
+  BadBlock(const std::string& file, int64_t block, const std::string& message);
+  const std::string& place() const { return place_; }  // "FILE: block N"
+
+ private:
+  std::string place_;
+};
+
 // Safe for use by many threads: two may check the same block, to the same end.
 class BlockChecks {
  public:
   // None are checked where `hashes` is empty.
   BlockChecks(std::vector<uint64_t> hashes, int64_t block_bytes);
 
-  // Checks the blocks of `file` that hold bytes [begin, end), those that were not yet. Throws Error(kBadData) naming
-  // the block and its bytes.
+  // Checks the blocks of `file` that hold bytes [begin, end), those that were not yet. Throws BadBlock naming the
+  // block and its bytes.
   void check(const MappedFile& file, int64_t begin, int64_t end);
 
  private:

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "core/log.h"
 
 namespace mhmoe::data {
 namespace {
@@ -24,8 +25,12 @@ int64_t rows_of(std::span<int32_t> tokens, std::span<int32_t> targets, int64_t l
 }  // namespace
 
 BatchLoader::BatchLoader(std::span<const Source> sources, const Tokenizer& tokenizer, int64_t sequence_length,
-                         uint64_t seed)
-    : weights_(weights_of(sources)), mixture_(weights_, seed), length_(sequence_length), seed_(seed) {
+                         uint64_t seed, OnBadBlock on_bad_block)
+    : weights_(weights_of(sources)),
+      mixture_(weights_, seed),
+      length_(sequence_length),
+      seed_(seed),
+      on_bad_block_(on_bad_block) {
   MHMOE_CHECK(length_ > 0, "sequence length {}", length_);
   for (const Source& source : sources) {
     shards_.push_back(std::make_unique<Shard>(source.path, tokenizer));
@@ -52,11 +57,33 @@ void BatchLoader::read(int64_t first, std::span<int32_t> tokens, std::span<int32
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t number = first + row;
     if (row == 0 || number % Mixture::kBlock == 0) draws = mixture_.block(number / Mixture::kBlock);
-    const Location at = locate(draws[number % Mixture::kBlock]);
-    shards_[at.source]->read(at.sequence * length_, sequence);
+    read_sequence(locate(draws[number % Mixture::kBlock]), sequence);
     std::copy_n(sequence.begin(), length_, tokens.begin() + row * length_);
     std::copy_n(sequence.begin() + 1, length_, targets.begin() + row * length_);
   }
+}
+
+void BatchLoader::read_sequence(Location at, std::span<int32_t> sequence) const {
+  const int64_t count = sequences_of(at.source);
+  for (int64_t tries = 1;; ++tries, at.sequence = (at.sequence + 1) % count) {
+    try {
+      return shards_[at.source]->read(at.sequence * length_, sequence);
+    } catch (const BadBlock& bad) {
+      if (on_bad_block_ == OnBadBlock::kStop || tries == count) throw;
+      note(bad);
+    }
+  }
+}
+
+void BatchLoader::note(const BadBlock& bad) const {
+  const std::lock_guard lock(mutex_);
+  if (!bad_blocks_.insert(bad.place()).second) return;
+  log::warning("{}; the sequences in it are replaced by the next ones (data.on_bad_block is skip)", bad.what());
+}
+
+int64_t BatchLoader::bad_blocks() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<int64_t>(bad_blocks_.size());
 }
 
 int64_t BatchLoader::sequence_count() const {

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,12 +21,17 @@ struct Source {
   double weight = 1.0;
 };
 
+// What to do about a sequence that a damaged block holds a part of: stop, or take the next sequence of the shard that
+// none does. Which one that is depends on the file alone, so a resumed run takes the same.
+enum class OnBadBlock : uint8_t { kStop, kSkip };
+
 // Endless training data. The position of a run is one integer, the global sequence number: what stands at a number
 // depends on (seed, sources, number) alone, so any number of ranks and any micro-batch read the same sequences.
 class BatchLoader {
  public:
   // Throws Error(kBadData) when a shard holds no whole sequence.
-  BatchLoader(std::span<const Source> sources, const Tokenizer& tokenizer, int64_t sequence_length, uint64_t seed);
+  BatchLoader(std::span<const Source> sources, const Tokenizer& tokenizer, int64_t sequence_length, uint64_t seed,
+              OnBadBlock on_bad_block = OnBadBlock::kStop);
 
   // tokens, targets: [B, T], overwritten with the sequences of numbers first .. first + B - 1.
   void read(int64_t first, std::span<int32_t> tokens, std::span<int32_t> targets) const;
@@ -44,10 +51,14 @@ class BatchLoader {
   // What the sequences hold, as far as it can be told without reading them all: the shards' identities and weights and
   // the sequence length. Not their paths, so data may move; not the seed.
   uint64_t data_identity() const;
+  // Damaged blocks met so far, with OnBadBlock::kSkip; there is a warning about each.
+  int64_t bad_blocks() const;
   const Shard& shard(int64_t source) const { return *shards_[source]; }
 
  private:
   Location locate(Mixture::Draw draw) const;
+  void read_sequence(Location at, std::span<int32_t> sequence) const;
+  void note(const BadBlock& bad) const;
   int64_t sequences_of(int64_t source) const { return (shards_[source]->token_count() - 1) / length_; }
 
   std::vector<std::unique_ptr<Shard>> shards_;
@@ -55,6 +66,9 @@ class BatchLoader {
   Mixture mixture_;
   int64_t length_;
   uint64_t seed_;
+  OnBadBlock on_bad_block_;
+  mutable std::mutex mutex_;
+  mutable std::set<std::string> bad_blocks_;  // under the mutex: their places
 };
 
 // A validation set: sequences from the start, none overlapping, every target scored exactly once. Rows are padded with

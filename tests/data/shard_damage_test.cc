@@ -67,7 +67,7 @@ TEST_F(ShardDamage, TheBlockIsNamedAndTheOthersCanBeRead) {
         read();
         continue;
       }
-      const std::string place = fmt::format("block {} (bytes {} to", block, block << 20);
+      const std::string place = fmt::format("block {}, bytes {} to", block, block << 20);
       expect_error(read, {"s.bin", place}, ExitCode::kBadData);
       expect_error(read, {"s.bin", place}, ExitCode::kBadData);  // a bad block stays bad
     }
@@ -99,6 +99,59 @@ TEST_F(ShardDamage, EmptySetsAreRefusedWithTheirCounts) {
   expect_error([&] { BatchLoader(sources, tokenizer_, 8, 1); }, {"s: 0 tokens", "needs 9"}, ExitCode::kBadData);
   expect_error([&] { ValidationSet(folder_ / "s", tokenizer_, 8, 10); }, {"s: 0 tokens", "needs 2"},
                ExitCode::kBadData);
+}
+
+// Blocks 1 and 2 of 6 are damaged. Token i of the shard is i modulo 50000.
+class BadBlocks : public ShardDamage {
+ protected:
+  static constexpr int64_t kLength = 1000, kTokens = (5 << 19) + 5000;
+  BadBlocks() {
+    std::vector<int32_t> ids(kTokens - 1);
+    for (int64_t i = 0; i < kTokens - 1; ++i) ids[i] = static_cast<int32_t>(i % 50000);
+    ShardWriter writer(folder_ / "s", tokenizer_);
+    writer.add_document(ids, 1);
+    writer.finish();
+    damage({1 << 20, (3 << 20) - 1});
+  }
+  void damage(const std::vector<int64_t>& places) {
+    std::string bytes = read_file(folder_ / "s.bin");
+    for (const int64_t at : places) bytes[at] = static_cast<char>(bytes[at] ^ 64);
+    write_file(folder_ / "s.bin", bytes);
+  }
+  BatchLoader make(OnBadBlock on_bad_block) {
+    const std::vector<Source> sources = {{folder_ / "s", 1}};
+    return BatchLoader(sources, tokenizer_, kLength, 5, on_bad_block);
+  }
+  std::vector<int32_t> read(const BatchLoader& loader, int64_t first, int64_t rows) {
+    std::vector<int32_t> tokens(rows * kLength), targets(rows * kLength);
+    loader.read(first, tokens, targets);
+    return tokens;
+  }
+};
+
+TEST_F(BadBlocks, SkippedSequencesAreReplacedByTheNextGoodOneWhereverReadingBegins) {
+  const BatchLoader loader = make(OnBadBlock::kSkip);
+  constexpr int64_t kCount = 600;
+  const int64_t first_bad = (1 << 19) / kLength, after_bad = (3 << 19) / kLength + 1;  // sequences with such tokens
+  const std::vector<int32_t> all = read(loader, 0, kCount);
+  int replaced = 0;
+  for (int64_t number = 0; number < kCount; ++number) {
+    int64_t sequence = loader.locate(number).sequence;
+    const bool bad = sequence >= first_bad && sequence < after_bad;
+    if (bad) sequence = after_bad;
+    replaced += bad;
+    ASSERT_EQ(all[number * kLength], sequence * kLength % 50000) << number;
+  }
+  EXPECT_GT(replaced, 100);
+  EXPECT_EQ(loader.bad_blocks(), 2);
+  const BatchLoader resumed = make(OnBadBlock::kSkip);
+  EXPECT_TRUE(std::equal(all.begin() + 300 * kLength, all.end(), read(resumed, 300, kCount - 300).begin()));
+}
+
+TEST_F(BadBlocks, StopTheRunUnlessTheyAreToBeSkippedAndSomeAreGood) {
+  expect_error([&] { read(make(OnBadBlock::kStop), 0, 600); }, {"s.bin: block "}, ExitCode::kBadData);
+  damage({0, (3 << 20) + 1, 4 << 20, 5 << 20});
+  expect_error([&] { read(make(OnBadBlock::kSkip), 0, 1); }, {"s.bin: block "}, ExitCode::kBadData);
 }
 
 // A file that changes under the loader: an error that a scheduler can tell from bad data, never SIGBUS.
