@@ -48,7 +48,7 @@ class ProgramTest : public testing::Test {
     write_shard("validation", 3);
     std::ofstream(folder_ / "tiny.json") << kConfig;
   }
-  ~ProgramTest() override { std::filesystem::remove_all(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   static std::string program() { return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "mhmoe"; }
 

@@ -115,7 +115,7 @@ class FaultyFileSystem final : public FileSystem {
   };
 
   // Records the call; returns the error it shall give, or 0.
-  int enter(Call call, const std::function<void()>& half = {}) {
+  int enter(const Call& call, const std::function<void()>& half = {}) {
     const std::lock_guard lock(mutex_);
     const size_t number = calls_.size();
     calls_.push_back(call);

@@ -31,7 +31,7 @@ class FileSystemTest : public testing::Test {
     fs::create_directories(folder_);
     std::ofstream(path("x")) << "old";
   }
-  ~FileSystemTest() override { fs::remove_all(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
   auto files() const { return std::distance(fs::directory_iterator(folder_), {}); }
 

@@ -55,7 +55,7 @@ class InputFileTest : public testing::Test {
     std::iota(bytes_.begin(), bytes_.end(), char{1});
     write(path("x"), {bytes_.data(), bytes_.size()});
   }
-  ~InputFileTest() override {
+  void TearDown() override {
     disk = {};
     fs::remove_all(folder_);
   }
@@ -200,8 +200,9 @@ TEST_F(MappedFileTest, TruncationIsAnErrorAndNoSignal) {
 TEST_F(MappedFileTest, ThreadsAreCaughtEachByItself) {
   const int code = exit_code_in_child([&] {
     const MappedFile map(path("x"));
-    std::vector<std::thread> threads;
     std::vector<int> caught(4);
+    std::vector<std::thread> threads;
+    threads.reserve(caught.size());
     for (int& mine : caught) {
       threads.emplace_back([&] {
         std::vector<char> copy(kBytes);

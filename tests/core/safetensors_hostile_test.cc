@@ -13,7 +13,7 @@ namespace {
 class HostileSafetensors : public testing::Test {
  protected:
   HostileSafetensors() : path_(fmt::format("{}/hostile-{}.safetensors", testing::TempDir(), getpid())) {}
-  ~HostileSafetensors() override { std::remove(path_.c_str()); }
+  void TearDown() override { std::remove(path_.c_str()); }
 
   // The error of a file whose first 8 bytes are `length`, or "accepted".
   std::string error_of(uint64_t length, const std::string& rest, ExitCode code = ExitCode::kBadData) const {
@@ -22,7 +22,7 @@ class HostileSafetensors : public testing::Test {
       const SafetensorsFile file(path_);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), code) << error.what();
-      const std::string message = error.what();
+      std::string message = error.what();
       EXPECT_NE(message.find(path_), std::string::npos) << message;
       EXPECT_EQ(message.find_first_of("\n\x1b"), std::string::npos) << message;
       EXPECT_LE(message.size(), 4000u);
