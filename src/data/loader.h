@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/mixture.h"
+#include "data/on_bad_block.h"
 #include "data/shards.h"
 #include "data/tokenizer.h"
 
@@ -20,10 +21,6 @@ struct Source {
   std::string path;  // prefix of a shard
   double weight = 1.0;
 };
-
-// What to do about a sequence that a damaged block holds a part of: stop, or take the next sequence of the shard that
-// none does. Which one that is depends on the file alone, so a resumed run takes the same.
-enum class OnBadBlock : uint8_t { kStop, kSkip };
 
 // Endless training data. The position of a run is one integer, the global sequence number: what stands at a number
 // depends on (seed, sources, number) alone, so any number of ranks and any micro-batch read the same sequences.

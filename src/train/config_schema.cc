@@ -40,6 +40,7 @@ Table run_keys() {
 }
 
 Table data_keys() {
+  const Names<data::OnBadBlock> on_bad_block = {{data::OnBadBlock::kStop, "stop"}, {data::OnBadBlock::kSkip, "skip"}};
   return {
       list(
           "data.train", "training sources, mixed by weight", [](auto& c) -> auto& { return c.data.train; }),
@@ -64,6 +65,10 @@ Table data_keys() {
       integer(
           "data.sequence_length", 1, 1 << 24, "tokens of a sequence",
           [](auto& c) -> auto& { return c.data.sequence_length; }),
+      choice(
+          "data.on_bad_block", on_bad_block,
+          "a block of training tokens with a wrong checksum; skip: the next good sequences take the place of its own",
+          [](auto& c) -> auto& { return c.data.on_bad_block; }),
   };
 }
 

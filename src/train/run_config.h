@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "data/on_bad_block.h"
 #include "nn/model_config.h"
 
 namespace mhmoe::train {
@@ -25,6 +26,7 @@ struct DataConfig {
   std::vector<ValidationConfig> validation;
   std::string tokenizer;  // a SentencePiece .model file, or "bytes"
   int64_t sequence_length = 2048;
+  data::OnBadBlock on_bad_block = data::OnBadBlock::kStop;
 };
 
 enum class Precision : uint8_t { kAuto, kFp32, kBf16 };

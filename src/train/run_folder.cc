@@ -162,21 +162,12 @@ void check_contents(const RunConfig& config, const StartOptions& options) {
   check_same_run(folder + "/" + kConfigFileName, load_config(folder + "/" + kConfigFileName), config);
 }
 
-// What `--resume PATH` names: a checkpoint, or a run's newest.
-Checkpoint open_checkpoint(const std::string& path) {
-  const fs::path inside = fs::path(path) / kCheckpointsFolderName;
-  if (!fs::is_directory(inside)) return Checkpoint(path);
-  std::optional<Checkpoint> newest = newest_checkpoint(inside.string());
-  if (!newest) fail(ExitCode::kMissingInput, "{}: no checkpoint in it", inside.string());
-  return std::move(*newest);
-}
-
 // Of the run that the folder holds, also when the checkpoint asked for is the one it branched off from. Going on from
 // any other would leave later steps of the run in place.
 std::optional<Checkpoint> own_checkpoint(const std::string& folder, const std::string& resume) {
   std::optional<Checkpoint> newest = newest_checkpoint((fs::path(folder) / kCheckpointsFolderName).string());
   if (resume == kAuto) return newest;
-  const Checkpoint asked = open_checkpoint(resume);
+  const Checkpoint asked = find_checkpoint(resume);
   std::error_code error;
   if (newest && fs::equivalent(newest->path(), asked.path(), error)) return newest;
   if (newest && read_resume_state(newest->state()).parent == branch_name(asked)) return newest;
@@ -190,7 +181,7 @@ std::optional<Checkpoint> own_checkpoint(const std::string& folder, const std::s
 // Of another run, which this one branches off from.
 std::optional<Checkpoint> foreign_checkpoint(const RunConfig& config, const std::string& resume) {
   if (resume == kAuto || resume == kNever) return std::nullopt;
-  Checkpoint asked = open_checkpoint(resume);
+  Checkpoint asked = find_checkpoint(resume);
   check_same_run(asked.path(), parse_config(asked.config(), asked.path()), config);
   return asked;
 }

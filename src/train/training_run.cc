@@ -31,6 +31,7 @@ RunSummary TrainingRun::run() {
     while (trainer_.steps_done() < config_.train.steps) step();
     progress_.clear();
     saver_->wait(true);
+    if (loader_.bad_blocks() > 0) log::warning("{} damaged blocks of training text were skipped", loader_.bad_blocks());
   } catch (const std::exception& error) {
     progress_.clear();
     fail_status(error);
@@ -43,7 +44,7 @@ RunSummary TrainingRun::run() {
 void TrainingRun::step() {
   const Stopwatch watch;
   const int64_t number = trainer_.steps_done() + 1;
-  loader_.read((number - 1) * trainer_.batch_sequences(), batch_.tokens, batch_.targets);
+  prefetch_.read((number - 1) * trainer_.batch_sequences(), batch_.tokens, batch_.targets);
   observation_.begin(number);
   const StepResult result = trainer_.step(batch_);
   const std::optional<RoutingRecord> routing = observation_.end(number);

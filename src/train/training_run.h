@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "data/prefetch.h"
 #include "data/tokenizer.h"
 #include "train/checkpoint_saver.h"
 #include "train/console.h"
@@ -71,6 +72,7 @@ class TrainingRun {
   std::unique_ptr<data::Tokenizer> tokenizer_;
   RunConfig config_;
   data::BatchLoader loader_;
+  data::PrefetchingLoader prefetch_;
   Evaluation evaluation_;
   DType compute_;
   std::unique_ptr<Context> ctx_;

@@ -40,7 +40,8 @@ void warn_of_change(const char* what, const std::string& there, const std::strin
 TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOptions& options)
     : tokenizer_(data::load_tokenizer(config.data.tokenizer)),
       config_(with_vocab_size(std::move(config), *tokenizer_)),
-      loader_(sources_of(config_), *tokenizer_, config_.data.sequence_length, config_.seed),
+      loader_(sources_of(config_), *tokenizer_, config_.data.sequence_length, config_.seed, config_.data.on_bad_block),
+      prefetch_(loader_),
       evaluation_(config_, *tokenizer_),
       compute_(compute_dtype(config_.train.precision, backend.prefers_bf16())),
       ctx_(create_context(backend, options)),

@@ -151,6 +151,21 @@ TEST_F(DurableRun, ASecondProcessIsRefused) {
   EXPECT_EQ(run("train tiny.json --threads 1 --overwrite").code, 0) << "the lock outlived its process";
 }
 
+// The shard is one block, so that nothing is left to take the place of what is skipped.
+TEST_F(DurableRun, DamagedTextEndsIt) {
+  std::fstream(folder_ / "train.bin", std::ios::in | std::ios::out | std::ios::binary).seekp(100).put('X');
+  const Outcome stopped = train("stopped");
+  EXPECT_EQ(stopped.code, 65);
+  EXPECT_NE(stopped.err.find("train.bin: block 0"), std::string::npos) << stopped.err;
+  EXPECT_EQ(stopped.err.find("on_bad_block"), std::string::npos);
+  const Outcome skipped = train("skipped", "--set data.on_bad_block=skip");
+  EXPECT_EQ(skipped.code, 65);
+  EXPECT_NE(skipped.err.find("data.on_bad_block is skip"), std::string::npos) << skipped.err;
+  const json::Value status = json::read_file((run_path("stopped") / "status.json").string(), ExitCode::kBadData);
+  EXPECT_EQ(status.find("state")->text, "failed");
+  EXPECT_EQ(status.find("exit_code")->integer, 65);
+}
+
 TEST_F(DurableRun, FinishedRunsStayAsTheyAre) {
   ASSERT_EQ(train("runs").code, 0);
   const std::string metrics = read_text(run_path("runs") / "metrics.jsonl");
