@@ -163,7 +163,7 @@ void TrainingRun::restore_tensors(const Checkpoint& checkpoint) {
 
 void TrainingRun::log_start(const Backend& backend) {
   constexpr double kMebibyte = 1 << 20;
-  log::info("run {}: device {}, {}, {} parameters", folder_->path(), ctx_->name(),
+  log::info("run {}: device {}, {} with denormal numbers kept, {} parameters", folder_->path(), ctx_->name(),
             compute_ == DType::kBF16 ? "bf16" : "fp32",
             short_count(static_cast<double>(trainer_.task().parameters().parameter_count())));
   log::info("memory: {:.1f} MiB of state (weights, gradients, optimizer), {:.1f} MiB of activations",
