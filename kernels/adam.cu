@@ -27,7 +27,8 @@ __global__ void clip_scale_kernel(float* scalars, const float* sum_squares, cons
   const float norm = sqrtf(sum_squares[0]);
   scalars[ops::kClipScale] = clip_norm > 0 && norm > clip_norm ? clip_norm / norm : 1.0f;
   const bool finite = isfinite(sum_squares[0]) && isfinite(loss[0]);
-  scalars[ops::kRefuse] = finite && loss[0] <= scalars[ops::kLossLimit] && norm <= scalars[ops::kNormLimit] ? 0.0f : 1.0f;
+  scalars[ops::kRefuse] =
+      finite && loss[0] <= scalars[ops::kLossLimit] && norm <= scalars[ops::kNormLimit] ? 0.0f : 1.0f;
 }
 
 template <int kWidth>

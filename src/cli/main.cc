@@ -1,3 +1,4 @@
+#include <csignal>
 #include <exception>
 #include <new>
 
@@ -42,6 +43,8 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A closed pipe or a limit on file sizes is an error of the write, which says where.
+  for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
   mhmoe::fix_float_environment();
   ExitCode code = ExitCode::kInternal;
   try {

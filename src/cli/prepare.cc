@@ -147,7 +147,7 @@ constexpr const char* kFooter =
 
 void add_prepare_command(CLI::App& app) {
   auto arguments = std::make_shared<PrepareArguments>();
-  CLI::App* command = app.add_subcommand("prepare", "Tokenises .jsonl and .txt files into token shards.");
+  CLI::App* command = app.add_subcommand("prepare", "Tokenise text files, also compressed, into token shards");
   command->footer(kFooter);
   command
       ->add_option("--input", arguments->inputs,

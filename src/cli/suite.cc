@@ -13,6 +13,7 @@
 #include "train/console.h"
 #include "train/flops.h"
 #include "train/run_folder.h"
+#include "train/stop_signals.h"
 
 namespace mhmoe::cli {
 namespace {
@@ -64,6 +65,7 @@ void train_members(const SuiteOptions& options, const train::Suite& suite,
   run.start.overwrite = options.overwrite;
   for (const train::RunConfig& config : members) train::check_run_folder(config, run.start);
   const Backend& backend = open_device(options.device);
+  const train::StopSignals signals;  // also between members, and in the last step of one
   std::vector<SuiteMember> done;
   std::vector<std::string> folders;
   for (const train::RunConfig& config : members) {
@@ -71,11 +73,17 @@ void train_members(const SuiteOptions& options, const train::Suite& suite,
     done.push_back({config, train::run_training(backend, config, run)});
     folders.push_back(done.back().summary.folder);
     log::set_file("");  // what follows is not that run's
+    const int signal = train::StopSignals::received();
+    if (signal != 0 && done.size() < members.size()) {
+      fail(ExitCode::kRequeue, "suite {}: stopped by {} after {} of {} members; the same command{} goes on from there",
+           suite.name, train::signal_name(signal), done.size(), members.size(),
+           options.overwrite ? " without --overwrite" : "");
+    }
   }
   std::fputs(result_table(done).c_str(), stdout);
   std::fflush(stdout);
   const auto report = std::filesystem::path(members[0].output_dir) / "report";
-  make_report(options.file, folders, report.string(), suite.title.empty() ? suite.name : suite.title);
+  make_report(folders, report.string(), suite.title.empty() ? suite.name : suite.title);
 }
 
 void run_suite(const SuiteOptions& options) {

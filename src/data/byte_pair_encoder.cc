@@ -107,7 +107,7 @@ BytePairEncoder::BytePairEncoder(const SentencePieceModel& model)
       const std::string& text = model.pieces[id].text;
       if (model.pieces[id].type != SentencePieceModel::Type::kNormal) continue;
       for (size_t at = 0, bytes = 0; at < text.size(); at += bytes) {
-        bytes = static_cast<size_t>(first_character(std::string_view(text).substr(at)).bytes);
+        bytes = static_cast<size_t>(first_character(std::string_view{text}.substr(at)).bytes);
         f(id, at, bytes);
       }
     }
@@ -116,7 +116,7 @@ BytePairEncoder::BytePairEncoder(const SentencePieceModel& model)
   std::vector<FlatTable::Entry> characters, neighbours, pairs;
   int32_t previous = kNoSymbol;
   for_characters([&](int32_t id, size_t begin, size_t bytes) {
-    const std::string_view character = std::string_view(model.pieces[id].text).substr(begin, bytes);
+    const std::string_view character = std::string_view{model.pieces[id].text}.substr(begin, bytes);
     const auto [symbol, added] = symbols.emplace(character, next);
     if (added) ++next;
     if (added || symbol->second == id) characters.emplace_back(first_character(character).code, symbol->second);

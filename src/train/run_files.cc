@@ -4,6 +4,7 @@
 
 #include "core/hash.h"
 #include "core/json.h"
+#include "core/log.h"
 
 namespace mhmoe::train {
 namespace {
@@ -25,7 +26,11 @@ std::string reason(Refusal refusal) {
 template <class File>
 void cut(File& file, const std::map<std::string, int64_t>& bytes, const char* name) {
   if (bytes.empty()) return file.truncate(0);
-  if (const auto found = bytes.find(name); found != bytes.end()) file.truncate(found->second);
+  const auto found = bytes.find(name);
+  if (found == bytes.end()) return;
+  if (file.size() >= found->second) return file.truncate(found->second);
+  log::warning("{}: holds {} bytes, and {} at the checkpoint: records of earlier steps are lost; the run goes on",
+               file.path(), file.size(), found->second);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "core/file.h"
+#include "core/file_system.h"
 #include "core/log.h"
 #include "train/config.h"
 #include "train/config_schema.h"
@@ -26,8 +27,8 @@ constexpr const char* kLockFileName = "lock";
 constexpr const char* kAuto = "auto";
 constexpr const char* kNever = "never";
 // Everything a run writes into its folder.
-constexpr std::array kRunNames = {kConfigFileName,  kLogFileName,    kStatusFileName, "metrics.jsonl",
-                                  "perplexity.csv", "routing.jsonl", "tensorboard",   kCheckpointsFolderName};
+constexpr std::array kRunNames = {kLogFileName,    kStatusFileName, "metrics.jsonl",        "perplexity.csv",
+                                  "routing.jsonl", "tensorboard",   kCheckpointsFolderName, kConfigFileName};
 // Keys, or beginnings of keys, that may change while a run goes on.
 constexpr std::array<std::string_view, 9> kFree = {
     "name",        "output_dir", "data.train[].path", "data.validation[].path", "data.tokenizer", "evaluation.",
@@ -132,12 +133,24 @@ void check_same_run(const std::string& where, const RunConfig& there, const RunC
        where, list);
 }
 
+// config.json last: as long as it is there, the folder is known for a run's.
 void remove_run(const std::string& folder) {
   std::error_code error;
   for (const char* name : kRunNames) {
     fs::remove_all(fs::path(folder) / name, error);
     if (error) fail_errno(folder + "/" + name, "delete", error.value());
   }
+}
+
+void sync_folder(const fs::path& folder) {
+  const int result = file_system().sync_folder(folder.empty() ? "." : folder.c_str());
+  if (result < 0) fail_errno(folder.string(), "sync the folder", -result);
+}
+
+// OUTPUT_DIR/NAME may be new with both its parts: a checkpoint in it is only as durable as they are.
+void sync_folders_above(const fs::path& folder) {
+  sync_folder(folder.parent_path());
+  sync_folder(folder.parent_path().parent_path());
 }
 
 void check_contents(const RunConfig& config, const StartOptions& options) {
@@ -149,10 +162,13 @@ void check_contents(const RunConfig& config, const StartOptions& options) {
     fail(ExitCode::kCannotCreate, "{}: is a file, and a run's folder is to be there; change name or output_dir",
          folder);
   }
-  if (options.overwrite || holds_nothing(folder)) return;
-  if (!holds_run(folder)) {
+  if (holds_nothing(folder)) return;
+  // What may be deleted must be ours beyond doubt: other programs have a config.json too.
+  const bool ours = !options.overwrite || fs::exists(fs::path(folder) / kLockFileName);
+  if (!holds_run(folder) || !ours) {
     fail(ExitCode::kCannotCreate, "{}: holds files that are no run's; change name or output_dir", folder);
   }
+  if (options.overwrite) return;
   if (options.resume == kNever) {
     fail(ExitCode::kCannotCreate,
          "{}: holds a run; go on with it (--resume auto), give this one another name (--set name=...) or output folder "
@@ -211,6 +227,10 @@ std::string config_identity(const RunConfig& config) {
 }
 
 void check_run_folder(const RunConfig& config, const StartOptions& options) {
+  if (options.overwrite && options.resume != kAuto && options.resume != kNever) {
+    fail(ExitCode::kUsage, "--overwrite with --resume {}: a run that begins from a checkpoint needs a name of its own",
+         options.resume);
+  }
   check_not_running(run_folder(config));
   check_contents(config, options);
 }
@@ -220,6 +240,7 @@ RunFolder::RunFolder(const RunConfig& config, const StartOptions& options) : pat
   std::error_code error;
   fs::create_directories(path_, error);
   if (error) fail_errno(path_, "create the run's folder", error.value(), ExitCode::kCannotCreate);
+  sync_folders_above(path_);
   lock();
   try {
     check_contents(config, options);  // another process may have been here before the lock was ours
@@ -231,6 +252,13 @@ RunFolder::RunFolder(const RunConfig& config, const StartOptions& options) : pat
     close(lock_);
     throw;
   }
+}
+
+void RunFolder::create_checkpoints_folder() const {
+  std::error_code error;
+  fs::create_directories(file(kCheckpointsFolderName), error);
+  if (error) fail_errno(file(kCheckpointsFolderName), "create", error.value(), ExitCode::kCannotCreate);
+  sync_folder(path_);
 }
 
 RunFolder::~RunFolder() {

@@ -47,6 +47,8 @@ class RunFolder {
   std::string file(const char* name) const { return path_ + "/" + name; }
   // Holds a run of this configuration already.
   bool has_run() const { return has_run_; }
+  // Durably.
+  void create_checkpoints_folder() const;
   // Where to go on; absent: at the beginning.
   const std::optional<Checkpoint>& checkpoint() const { return checkpoint_; }
 

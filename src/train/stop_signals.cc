@@ -6,12 +6,16 @@
 #include <atomic>
 #include <csignal>
 #include <cstring>
+#include <ctime>
+#include <limits>
 
 namespace mhmoe::train {
 namespace {
 
 constexpr std::array kSignals = {SIGTERM, SIGINT, SIGUSR1};
 constexpr int kShellBase = 128;  // as shells report a process that a signal ended
+// Within this time it is the same request again: timeout(1) and launchers signal a process and then its group.
+constexpr int64_t kSameMilliseconds = 500;
 constexpr char kNotice[] = "\nasked to stop: this step is finished and saved first; a second signal stops at once\n";
 
 static_assert(std::atomic<int>::is_always_lock_free, "signal handlers may use nothing else");
@@ -19,9 +23,22 @@ std::atomic<int> noted{0};
 int installed = 0;
 std::array<struct sigaction, kSignals.size()> before;
 
+std::atomic<int64_t> noted_at{0};
+static_assert(std::atomic<int64_t>::is_always_lock_free);
+
+int64_t milliseconds() {
+  struct timespec now {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+}
+
 void note(int signal) {
   int none = 0;
-  if (!noted.compare_exchange_strong(none, signal)) _exit(kShellBase + signal);
+  if (!noted.compare_exchange_strong(none, signal)) {
+    if (milliseconds() - noted_at > kSameMilliseconds) _exit(kShellBase + signal);
+    return;
+  }
+  noted_at = milliseconds();
   const ssize_t written = write(STDERR_FILENO, kNotice, sizeof(kNotice) - 1);
   static_cast<void>(written);  // a closed standard error must not keep a run from stopping
 }
@@ -31,6 +48,7 @@ void note(int signal) {
 StopSignals::StopSignals() {
   if (installed++ > 0) return;
   noted = 0;
+  noted_at = std::numeric_limits<int64_t>::max();  // until the handler has set it, a repeat is the same request
   struct sigaction action {};
   action.sa_handler = note;
   action.sa_flags = SA_RESTART;

@@ -1,6 +1,7 @@
 // A run's loop over its steps.
 #include "train/training_run.h"
 
+#include <algorithm>
 #include <cmath>
 #include <new>
 
@@ -118,7 +119,23 @@ void TrainingRun::validate(Record& record) {
 // The records first: what a checkpoint says of their sizes must be on the disk when it is.
 void TrainingRun::save() {
   files_->sync();
-  saver_->save(snapshot());
+  saver_->wait();  // one snapshot in memory at a time
+  Snapshot taken = snapshot();
+  for (const auto* tensors : {&taken.model, &taken.optimizer}) {
+    for (const NamedTensor& tensor : *tensors) check_finite(tensor);
+  }
+  saver_->save(std::move(taken));
+}
+
+// A finite gradient can still lead to a weight that is not: such a state never replaces a good checkpoint.
+void TrainingRun::check_finite(const NamedTensor& tensor) const {
+  const auto* values = tensor.tensor.as<const float>();
+  if (std::all_of(values, values + tensor.tensor.count(), [](float value) { return std::isfinite(value); })) return;
+  fail(ExitCode::kNumeric,
+       "step {}: {} holds values that are not finite, though loss and gradient were: nothing is saved, earlier "
+       "checkpoints "
+       "are good; lower train.learning_rate.peak or raise train.optimizer.eps",
+       trainer_.steps_done(), tensor.name);
 }
 
 Snapshot TrainingRun::snapshot() {
@@ -156,8 +173,8 @@ void TrainingRun::stop_if_asked() {
   progress_.clear();
   if (!is_saved_step(step)) save();
   saver_->wait(true);
-  fail(ExitCode::kRequeue, "{}: stopped by {} after step {} of {}, saved; the same command goes on from there",
-       folder_->path(), signal_name(signal), step, config_.train.steps);
+  fail(ExitCode::kRequeue, "{}: stopped by {} after step {} of {}, saved; the same command{} goes on from there",
+       folder_->path(), signal_name(signal), step, config_.train.steps, overwrite_ ? " without --overwrite" : "");
 }
 
 void TrainingRun::write_status(RunState state) {
@@ -178,7 +195,7 @@ void TrainingRun::fail_status(const std::exception& error) {
                                                                                  : ExitCode::kInternal;
   try {
     end(code == ExitCode::kRequeue ? RunState::kStopped : RunState::kFailed, code, error.what());
-  } catch (const Error& second) {  // the first is the one to report
+  } catch (const std::exception& second) {  // the first is the one to report
     log::warning("{}", second.what());
   }
 }

@@ -47,6 +47,7 @@ class TrainingRun {
   void report(int64_t step, const std::optional<RoutingRecord>& routing);
   void validate(Record& record);
   void save();
+  void check_finite(const NamedTensor& tensor) const;
   Snapshot snapshot();
   ResumeState resume_state() const;
   void stop_if_asked();
@@ -69,6 +70,7 @@ class TrainingRun {
   int64_t tokens(int64_t steps) const { return steps * config_.train.batch_tokens; }
 
   StopSignals signals_;
+  bool overwrite_;
   std::unique_ptr<data::Tokenizer> tokenizer_;
   RunConfig config_;
   data::BatchLoader loader_;

@@ -38,7 +38,8 @@ void warn_of_change(const char* what, const std::string& there, const std::strin
 }  // namespace
 
 TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOptions& options)
-    : tokenizer_(data::load_tokenizer(config.data.tokenizer)),
+    : overwrite_(options.start.overwrite),
+      tokenizer_(data::load_tokenizer(config.data.tokenizer)),
       config_(with_vocab_size(std::move(config), *tokenizer_)),
       loader_(sources_of(config_), *tokenizer_, config_.data.sequence_length, config_.seed, config_.data.on_bad_block),
       prefetch_(loader_),
@@ -102,6 +103,7 @@ void TrainingRun::open_folder(const RunOptions& options) {
   // on, only after all that could still be refused.
   const auto write_config = [&] { write_text_file(folder_->file(kConfigFileName), resolved_config(config_)); };
   if (!folder_->checkpoint()) write_config();
+  folder_->create_checkpoints_folder();
   log::set_file(folder_->file(kLogFileName));
   saver_.emplace(SaverOptions{.folder = folder_->file(kCheckpointsFolderName),
                               .keep_last = config_.checkpoint.keep_last,
@@ -129,6 +131,10 @@ void TrainingRun::open_files(const std::map<std::string, int64_t>& bytes) {
 
 void TrainingRun::restore(const Checkpoint& checkpoint) {
   const ResumeState state = read_resume_state(checkpoint.state());
+  if (state.trainer.steps_done != checkpoint.step()) {
+    fail(ExitCode::kBadData, "{}: is of step {}, and its state of step {}", checkpoint.path(), checkpoint.step(),
+         state.trainer.steps_done);
+  }
   check_origin(checkpoint.path(), state.origin);
   warn_of_change("device", state.device, ctx_->name());
   warn_of_change("threads", std::to_string(state.threads), std::to_string(thread_count()));

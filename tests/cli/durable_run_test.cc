@@ -152,6 +152,38 @@ TEST_F(DurableRun, ASecondProcessIsRefused) {
 }
 
 // The shard is one block, so that nothing is left to take the place of what is skipped.
+TEST_F(DurableRun, WeightsThatAreNotFiniteNeverReplaceAGoodCheckpoint) {
+  // With an eps that is 0 in single precision, rows of the embedding that a step did not use become 0 / 0.
+  const Outcome broken = train("branch", "--set model.tie_embeddings=false --set train.optimizer.eps=1e-300");
+  EXPECT_EQ(broken.code, 80) << broken.err;
+  EXPECT_NE(broken.err.find("step 1: embed.weight holds values that are not finite"), std::string::npos) << broken.err;
+  EXPECT_FALSE(train::newest_checkpoint((run_path("branch") / "checkpoints").string()).has_value());
+}
+
+TEST_F(DurableRun, OverwriteDeletesNothingButARun) {
+  ASSERT_EQ(train("runs").code, 0);
+  const fs::path checkpoint = run_path("runs") / "checkpoints/step-00000004";
+  EXPECT_EQ(train("runs", "--overwrite --resume " + checkpoint.string()).code, 64);
+  EXPECT_TRUE(fs::exists(checkpoint));
+  fs::create_directories(run_path("foreign") / "checkpoints/precious");
+  std::ofstream(run_path("foreign") / "config.json") << R"({"architectures": ["LlamaForCausalLM"]})";
+  EXPECT_EQ(train("foreign", "--overwrite").code, 73);
+  EXPECT_TRUE(fs::exists(run_path("foreign") / "checkpoints/precious"));
+  EXPECT_TRUE(fs::exists(run_path("foreign") / "config.json"));
+}
+
+TEST_F(DurableRun, LostRecordsDoNotKeepItFromGoingOn) {
+  ASSERT_EQ(train("whole").code, 0);
+  fs::copy(folder_ / "whole", folder_ / "cut", fs::copy_options::recursive);
+  for (const char* name : {"checkpoints/step-00000006", "metrics.jsonl", "routing.jsonl", "tensorboard"}) {
+    fs::remove_all(run_path("cut") / name);
+  }
+  const Outcome outcome = train("cut");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("metrics.jsonl: holds 0 bytes"), std::string::npos) << outcome.err;
+  EXPECT_EQ(results("cut", 6)[0], results("whole", 6)[0]);
+}
+
 TEST_F(DurableRun, DamagedTextEndsIt) {
   std::fstream(folder_ / "train.bin", std::ios::in | std::ios::out | std::ios::binary).seekp(100).put('X');
   const Outcome stopped = train("stopped");
@@ -199,8 +231,9 @@ TEST_F(DurableRun, StepsRefusedInARowEndItWithTheirOwnCode) {
   EXPECT_EQ(spikes.code, 80) << spikes.err;
   EXPECT_NE(spikes.err.find("3 steps in a row were refused"), std::string::npos) << spikes.err;
   // With an eps that is 0 in single precision, rows of the embedding that a step did not use become 0 / 0.
-  const Outcome nans = train(
-      "nans", "--set train.optimizer.eps=1e-300 --set model.tie_embeddings=false --set train.max_refused_steps=4");
+  const Outcome nans = train("nans",
+                             "--set checkpoint.every_steps=0 --set train.optimizer.eps=1e-300 --set "
+                             "model.tie_embeddings=false --set train.max_refused_steps=4");
   EXPECT_EQ(nans.code, 80) << nans.err;
   EXPECT_NE(nans.err.find("first in weight."), std::string::npos) << nans.err;
   const json::Value status = json::read_file((run_path("nans") / "status.json").string(), ExitCode::kBadData);

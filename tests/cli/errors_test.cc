@@ -89,7 +89,8 @@ TEST_F(Errors, EverySubcommandHasHelpWithAnExample) {
   }
   const Outcome version = run("--version");
   EXPECT_EQ(version.code, 0);
-  for (const char* part : {"mhmoe ", "oneDNN ", "denormals kept", "device: "}) EXPECT_NE(version.out.find(part), std::string::npos);
+  for (const char* part : {"mhmoe ", "oneDNN ", "denormals kept", "device: "})
+    EXPECT_NE(version.out.find(part), std::string::npos);
 }
 
 }  // namespace

@@ -141,7 +141,11 @@ TEST_F(Kernels, ClipScaleAgreesWithTheCpuAndRefusesWhatIsNotFinite) {
 }
 
 TEST_F(Kernels, AdamUpdateAgreesWithTheCpu) {
-  const double scalar_values[] = {1e-3, 0.19, 0.0975, 0.5, 0};
+  std::array<double, ops::kStepScalarCount> scalar_values{};
+  scalar_values[ops::kLearningRate] = 1e-3;
+  scalar_values[ops::kBiasCorrection1] = 0.19;
+  scalar_values[ops::kBiasCorrection2] = 0.0975;
+  scalar_values[ops::kClipScale] = 0.5;
   for (const bool decoupled : {true, false}) {
     for (const int64_t count : {1, 3, 4, 1023, 1024, 1025, 5000}) {
       const Twin scalars = filled(DType::kF32, {ops::kStepScalarCount}, 0);
@@ -179,7 +183,7 @@ TEST_F(Kernels, AdamUpdateAgreesWithTheCpu) {
 
 TEST_F(Kernels, AdamUpdateWorksOnUnalignedParts) {
   const Twin scalars = filled(DType::kF32, {ops::kStepScalarCount}, 0);
-  for (int i = 0; i < 4; ++i) test::write_value(scalars.cpu, i, 0.5);
+  for (int i = 0; i <= ops::kClipScale; ++i) test::write_value(scalars.cpu, i, 0.5);
   refresh(scalars);
   const Twin tensors[] = {random(DType::kF32, {77}), random(DType::kF32, {77}), filled(DType::kF32, {77}, 1),
                           random(DType::kF32, {77})};

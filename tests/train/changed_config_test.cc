@@ -39,6 +39,7 @@ class ChangedConfig : public ConfigTest {
     config_.data.validation = {{.name = "v", .path = "v"}};
     fs::create_directories(run_folder(config_));
     write("run/config.json", resolved_config(config_));
+    write("run/lock", "");
   }
 
   // The message of the refusal, or "accepted".

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <csignal>
 
 namespace mhmoe::train {
@@ -15,6 +17,8 @@ TEST(StopSignals, TheFirstIsNotedAndTheSecondEndsTheProcess) {
           if (StopSignals::received() != 0) _exit(1);
           raise(SIGTERM);
           if (StopSignals::received() != SIGTERM) _exit(2);
+          raise(signal);  // at once: the same request again
+          usleep(600'000);
           raise(signal);
           _exit(3);
         },
