@@ -75,6 +75,22 @@ TEST_F(DurableRun, GoingOnFromAnyStepGivesTheBytesOfNeverStopping) {
   }
 }
 
+TEST_F(DurableRun, TheSameAcrossStepsThatTheSpikeGuardRefuses) {
+  // Without learning every second step is above the median.
+  const char* guarded =
+      "--set train.steps=40 --set evaluation.every_steps=40 --set train.learning_rate.peak=0 "
+      "--set train.learning_rate.final=0 --set train.spike_guard.threshold=1e-6 --set train.max_refused_steps=100";
+  ASSERT_EQ(train("whole", guarded).code, 0);
+  const std::vector<std::string> expected = results("whole", 40);
+  fs::copy(folder_ / "whole", folder_ / "again", fs::copy_options::recursive);
+  for (int64_t later = 25; later <= 40; ++later) {
+    fs::remove_all(run_path("again") / fmt::format("checkpoints/step-{:08}", later));
+  }
+  ASSERT_EQ(train("again", guarded).code, 0);
+  EXPECT_EQ(results("again", 40), expected);
+  EXPECT_NE(read_text(run_path("again") / "metrics.jsonl").find("\"refused\": \"spike\""), std::string::npos);
+}
+
 // In bf16 the weights' copies are made anew; in blocking saves nothing else changes.
 TEST_F(DurableRun, SameInBf16AndWithBlockingSaves) {
   const char* bf16 = "--set train.precision=bf16";

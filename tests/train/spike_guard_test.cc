@@ -111,6 +111,20 @@ TEST_F(GuardedTrainer, TheFirstBadTensorIsNamed) {
   EXPECT_FALSE(run_.trainer->step(random_batch(run_.config, 1)).refused()) << "the probe left a gradient behind";
 }
 
+// Gradients add up on what the store holds: a NaN put there is one that the step's own backward pass made.
+TEST_F(GuardedTrainer, ANanInAnyTensorsGradientIsRefusedAnyExpertsToo) {
+  const float bad = std::numeric_limits<float>::quiet_NaN();
+  int experts = 0;
+  run_.parameters().visit([&](const nn::Parameter& parameter, const nn::ParameterPart& part) {
+    run_.ctx->upload(run_.parameters().gradient().slice(parameter.offset + part.offset + part.count() - 1, 1), &bad);
+    EXPECT_EQ(run_.trainer->step(random_batch(run_.config, 1)).refusal, Refusal::kNotFinite) << part.name;
+    EXPECT_EQ(run_.weights(), good_) << part.name;
+    experts += part.name.find(".experts.") != std::string::npos ? 1 : 0;
+  });
+  EXPECT_EQ(experts, 3 * 4) << "gate, up and down of four experts";
+  EXPECT_FALSE(run_.trainer->step(random_batch(run_.config, 1)).refused());
+}
+
 // A product that overflows: weights are finite, the first activation that is not is named.
 TEST_F(GuardedTrainer, OverflowIsTracedToItsLayer) {
   run_.parameters().visit([&](const nn::Parameter& parameter, const nn::ParameterPart& part) {
