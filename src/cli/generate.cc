@@ -164,7 +164,9 @@ void add_generate_command(CLI::App& app) {
       ->add_option("--top-p", options->top_p,
                    "take tokens from the smallest set of the likeliest that has this probability; 1: all")
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "of the choices")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("--seed", options->seed, "of the choices")
+      ->check(CLI::Range(int64_t{0}, int64_t{9007199254740991}))
+      ->capture_default_str();
   command->add_flag("--no-cache", options->no_cache, "read the whole text again for every token: slow, the same text");
   add_set_option(*command, options->overrides);
   add_device_options(*command, options->device);

@@ -104,9 +104,8 @@ void add_suite_command(CLI::App& app) {
   command->footer(
       "Example: mhmoe suite configs/pocket/english/suite.json\n"
       "         mhmoe suite configs/paper2/suite.json --dry-run\n"
-      "Started again, it leaves finished members as they are and goes on with the unfinished one. At the end it prints "
-      "a\n"
-      "table of all and draws OUTPUT_DIR/report with scripts/report.py.\n"
+      "Started again, it leaves finished members as they are and goes on with the unfinished one. At the end it\n"
+      "prints a table of all and draws OUTPUT_DIR/report with scripts/report.py.\n"
       "The file: {\"name\": \"english\", \"members\": [\"dense.json\", \"smoe_8.json\"], \"output_dir\": "
       "\"runs/english\"}");
   command->add_option("FILE", options->file, "the list of members, a JSON file")->required();

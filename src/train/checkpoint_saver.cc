@@ -54,8 +54,7 @@ void CheckpointSaver::Work::note_failure(int64_t step, const Error& failed) {
   if (failures >= options.max_failed_saves || failed.code() == ExitCode::kInternal) return;  // thrown, and so said
   log::warning(
       "the checkpoint of step {} is not saved ({} of {} failures in a row that end the run): {}; earlier checkpoints "
-      "are "
-      "as they were, and the next save tries again",
+      "are as they were, and the next save tries again",
       step, failures, options.max_failed_saves, failed.what());
 }
 

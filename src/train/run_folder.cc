@@ -189,8 +189,7 @@ std::optional<Checkpoint> own_checkpoint(const std::string& folder, const std::s
   if (newest && read_resume_state(newest->state()).parent == branch_name(asked)) return newest;
   fail(ExitCode::kCannotCreate,
        "{}: holds a run already, whose newest checkpoint is {}; to branch off from {}, give the branch a name of its "
-       "own "
-       "(--set name=...)",
+       "own (--set name=...)",
        folder, newest ? newest->path() : "none", asked.path());
 }
 

@@ -78,8 +78,7 @@ void TrainingRun::refuse(const StepResult& result) {
   if (in_a_row < config_.train.max_refused_steps) return;
   fail(ExitCode::kNumeric,
        "step {}: {} steps in a row were refused (train.max_refused_steps), the last because its loss or gradient was "
-       "{}; "
-       "lower train.learning_rate.peak, lengthen the warm-up, or look at the step with --dump",
+       "{}; lower train.learning_rate.peak, lengthen the warm-up, or look at the step with --dump",
        result.step, in_a_row, reason);
 }
 
@@ -133,8 +132,7 @@ void TrainingRun::check_finite(const NamedTensor& tensor) const {
   if (std::all_of(values, values + tensor.tensor.count(), [](float value) { return std::isfinite(value); })) return;
   fail(ExitCode::kNumeric,
        "step {}: {} holds values that are not finite, though loss and gradient were: nothing is saved, earlier "
-       "checkpoints "
-       "are good; lower train.learning_rate.peak or raise train.optimizer.eps",
+       "checkpoints are good; lower train.learning_rate.peak or raise train.optimizer.eps",
        trainer_.steps_done(), tensor.name);
 }
 
