@@ -39,6 +39,7 @@ def tidy(axes, title, x_label):
     axes.set_axisbelow(True)
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short(value) if value >= 1000 else f"{value:g}"))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))  # more run into one another
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short(value) if value else "0"))
 
 
