@@ -221,7 +221,7 @@ std::vector<std::string> config_differences(const RunConfig& there, const RunCon
 
 std::string config_identity(const RunConfig& config) {
   std::string text;
-  for (const auto& [key, value] : compared_values(config)) text += key + "=" + value + "\n";
+  for (const auto& [key, value] : compared_values(config)) text += fmt::format("{}={}\n", key, value);
   return text;
 }
 
