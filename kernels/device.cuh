@@ -1,4 +1,4 @@
-// What only the device's own compiler can say. The emulated build (tests/emulator) puts its own file in this one's
+// What only the device's own compiler can say. The emulated build (tests/cuda) puts its own file in this one's
 // place.
 #pragma once
 

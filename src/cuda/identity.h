@@ -1,4 +1,4 @@
-// What this build of the CUDA backend is called. The emulated build links another identity.cc (tests/emulator).
+// What this build of the CUDA backend is called. The emulated build links another identity.cc (tests/cuda).
 #pragma once
 
 #include <string>

@@ -5,7 +5,7 @@
 #include <array>
 #include <filesystem>
 
-#include "emulator/emulated_test.h"
+#include "cuda/emulated_test.h"
 
 namespace mhmoe {
 namespace {

@@ -2,7 +2,7 @@
 // backend is itself judged by oracles in tests/ops, which also run on the emulated device (CMakeLists.txt).
 #include <array>
 
-#include "emulator/emulated_test.h"
+#include "cuda/emulated_test.h"
 
 namespace mhmoe {
 namespace {

@@ -2,7 +2,7 @@
 // kernel, at row counts on both sides of a chunk.
 #include <algorithm>
 
-#include "emulator/emulated_test.h"
+#include "cuda/emulated_test.h"
 
 namespace mhmoe {
 namespace {

@@ -5,7 +5,7 @@
 #include <filesystem>
 
 #include "core/log.h"
-#include "emulator/emulated_test.h"
+#include "cuda/emulated_test.h"
 
 namespace mhmoe {
 namespace {
