@@ -14,6 +14,8 @@
 namespace mhmoe::cli {
 namespace {
 
+constexpr size_t kMaxPromptBytes = size_t{16} << 20;
+
 struct GenerateOptions {
   std::string model;
   std::string prompt;
@@ -41,8 +43,11 @@ std::string prompt_text(const GenerateOptions& options) {
   std::string text = options.prompt;
   if (from_file) {
     const InputFile file(*options.prompt_file);
-    text.resize(file.size());
-    file.read(text.data(), text.size(), 0);
+    if (file.size() > kMaxPromptBytes) {
+      fail(ExitCode::kBadData, "{}: has {} bytes, a prompt at most {}; give its last part", *options.prompt_file,
+           file.size(), kMaxPromptBytes);
+    }
+    text = file.read_whole();
   }
   if (const auto at = train::first_invalid_utf8(text)) {
     fail(from_file ? ExitCode::kBadData : ExitCode::kUsage,

@@ -33,14 +33,12 @@ void require_plain_file(const std::string& path, const struct stat& status) {
                                  : "special file");
 }
 
-std::string read_text(const std::string& path) {
+std::string read_manifest(const std::string& path) {
   const InputFile file(path, Links::kRefuse);
   if (file.size() > kMaxManifestBytes) {
     fail(ExitCode::kBadData, "{}: has {} bytes, a manifest has at most {}", path, file.size(), kMaxManifestBytes);
   }
-  std::string text(file.size(), '\0');
-  file.read(text.data(), text.size(), 0);
-  return text;
+  return file.read_whole();
 }
 
 std::string metadata_of(const SafetensorsFile& file, const std::string& key) {
@@ -81,7 +79,7 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path) {
     fail(ExitCode::kBadData, "{}: is not a complete checkpoint: it has no {}", path, kManifestFileName);
   }
   require_plain_file(manifest_path, status_of(manifest_path));
-  manifest_ = parse_manifest(manifest_path, read_text(manifest_path));
+  manifest_ = parse_manifest(manifest_path, read_manifest(manifest_path));
   check_folder();
 }
 

@@ -113,6 +113,10 @@ TEST_F(GenerateCommand, WrongOptionsAndPromptsAreNamed) {
   expect_error("generate runs/tiny --prompt-file none.txt", 66, {"none.txt"});
   expect_error("generate runs/tiny --prompt-file .", 66, {"."});
   std::ofstream(folder_ / "latin1.txt") << "caf\xe9";
+  std::ofstream(folder_ / "huge.txt") << "a";
+  std::filesystem::resize_file(folder_ / "huge.txt", uintmax_t{1} << 40);
+  expect_error("generate runs/tiny --prompt-file huge.txt", 65,
+               {"huge.txt: has 1099511627776 bytes, a prompt at most"});
   expect_error("generate runs/tiny --prompt-file latin1.txt", 65, {"latin1.txt: byte 4 is not valid UTF-8", "iconv"});
 }
 
