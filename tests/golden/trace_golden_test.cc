@@ -2,7 +2,7 @@
 // golden file's own names and shapes.
 #include <unistd.h>
 
-#include "cpu/backend.h"
+#include "device_under_test.h"
 #include "golden/golden_check.h"
 #include "train/trace.h"
 
@@ -41,7 +41,7 @@ TEST_P(TraceGolden, FilesInFilesOut) {
                                           [&](const std::string& name) { return golden.parameters.contains(name); });
   const SafetensorsFile tokens = extract(golden.inputs, temporary("tokens"),
                                          [](const std::string& name) { return name == "tokens" || name == "targets"; });
-  const auto ctx = cpu::backend().create_context(0);
+  const auto ctx = test::backend_under_test().create_context(0);
   const std::string path = temporary("output");
   train::write_trace(path, train::trace(*ctx, golden.config, weights, tokens, {}));
 

@@ -1,12 +1,12 @@
-// The program's model or MoE layer on the CPU backend, or on a changed table of its kernels, with results by
-// the names of the oracle's.
+// The program's model or MoE layer on the device under test, or on the CPU backend with a changed table of kernels,
+// with results by the names of the oracle's.
 #pragma once
 
 #include <regex>
 #include <span>
 
-#include "cpu/backend.h"
 #include "cpu/context.h"
+#include "device_under_test.h"
 #include "nn/mh_moe.h"
 #include "reference/outputs.h"
 #include "train/task.h"
@@ -95,7 +95,7 @@ inline nn::Pass make_pass(Context& ctx, const nn::ModelConfig& config, int64_t m
 }
 
 struct RunOptions {
-  const ops::KernelTable& kernels = cpu::backend().kernels;
+  const ops::KernelTable* kernels = nullptr;  // the CPU's with these kernels; null: the device under test
   bool recompute_blocks = false;
   int64_t logit_chunk_rows = 0;  // 0: all rows
   DType compute = DType::kF32;
@@ -104,7 +104,8 @@ struct RunOptions {
 // Forward and backward of one step over the micro-batches, with the results of reference::expected_of.
 inline Outputs run_model(const nn::ModelConfig& config, const Parameters<double>& parameters,
                          std::span<const Batch> micro_batches, const RunOptions& options = {}) {
-  const std::unique_ptr<Context> ctx = cpu::create_context(options.kernels);
+  const std::unique_ptr<Context> ctx =
+      options.kernels == nullptr ? test::backend_under_test().create_context(0) : cpu::create_context(*options.kernels);
   const auto rows = static_cast<int64_t>(micro_batches[0].tokens.size());
   train::CausalLm model(config, options.recompute_blocks,
                         options.logit_chunk_rows > 0 ? options.logit_chunk_rows : rows);
@@ -138,7 +139,7 @@ inline Outputs run_model(const nn::ModelConfig& config, const Parameters<double>
 // Names have no prefix.
 inline Outputs run_moe_layer(const nn::ModelConfig& config, const Parameters<double>& parameters,
                              const Matrix<double>& x, const Matrix<double>& grad_y) {
-  const std::unique_ptr<Context> ctx = cpu::create_context(cpu::backend().kernels);
+  const std::unique_ptr<Context> ctx = test::backend_under_test().create_context(0);
   nn::ParameterStore store;
   const nn::MhMoe layer(config, store, "moe", 0);
   store.allocate(*ctx, DType::kF32);

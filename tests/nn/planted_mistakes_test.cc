@@ -146,7 +146,7 @@ class PlantedMistakes : public testing::TestWithParam<Mistake> {
     const std::vector<Batch> batches = {reference::random_batch(config, 2, 4, false, 1),
                                         reference::random_batch(config, 1, 4, true, 2)};
     const Parameters<double> parameters = reference::clear_parameters(config, batches);
-    return deviation_of(run_model(config, parameters, batches, {.kernels = kernels}),
+    return deviation_of(run_model(config, parameters, batches, {.kernels = &kernels}),
                         reference::expected_of(config, parameters, batches), reference::kSinglePrecision);
   }
 };

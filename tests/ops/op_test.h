@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <span>
@@ -13,7 +12,7 @@
 
 #include "core/parallel_for.h"
 #include "core/philox.h"
-#include "cpu/backend.h"
+#include "device_under_test.h"
 #include "ops/kernel_table.h"
 
 namespace mhmoe::test {
@@ -99,18 +98,12 @@ class WithThreads {
   int before_;
 };
 
-// MHMOE_TEST_DEVICE, "cpu" by default. The tests read and write tensors in place, so the device's memory must be the
-// host's: cpu or emulated.
-inline std::string_view device_under_test() {
-  const char* device = std::getenv("MHMOE_TEST_DEVICE");
-  return device == nullptr ? "cpu" : device;
-}
-
-// Tensors live in the context's step arena until the test ends. A new tensor that an op must overwrite comes from
-// garbage(), so that an element left alone shows as not-a-number.
+// The tests read and write tensors in place, so the memory of the device under test must be the host's: cpu or
+// emulated. Tensors live in the context's step arena until the test ends. A new tensor that an op must overwrite comes
+// from garbage(), so that an element left alone shows as not-a-number.
 class OpTest : public testing::Test {
  protected:
-  OpTest() : ctx_(open_backend(device_under_test(), cpu::backend()).backend->create_context(0)) {}
+  OpTest() : ctx_(backend_under_test().create_context(0)) {}
 
   Context& ctx() { return *ctx_; }
 
