@@ -69,6 +69,10 @@ void inspect(const CheckpointCommand& command) {
 
 void export_model(const CheckpointCommand& command) {
   std::error_code error;
+  if (std::filesystem::is_directory(command.output, error)) {
+    fail(ExitCode::kCannotCreate, "{}: is a folder; give the file to write, such as {}/model.safetensors",
+         command.output, command.output);
+  }
   if (!command.overwrite && std::filesystem::exists(command.output, error)) {
     fail(ExitCode::kCannotCreate, "{}: is there already; choose another name, or --overwrite", command.output);
   }

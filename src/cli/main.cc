@@ -3,6 +3,7 @@
 #include <new>
 
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "core/error.h"
 #include "core/float_environment.h"
 #include "core/log.h"
@@ -37,6 +38,7 @@ int run(int argc, char** argv) {
     mhmoe::fail(ExitCode::kUsage, "{}; see mhmoe --help", error.what());
   }
   if (app.get_subcommands().empty()) mhmoe::fail(ExitCode::kUsage, "a subcommand is required; see mhmoe --help");
+  mhmoe::cli::check_output();
   return static_cast<int>(ExitCode::kOk);
 }
 

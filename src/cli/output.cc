@@ -12,4 +12,10 @@ void write_output(std::string_view text) {
   if (!written || std::fflush(stdout) != 0) fail_errno("standard output", "write", errno);
 }
 
+void check_output() {
+  const bool lost = std::ferror(stdout) != 0;
+  if (lost) errno = EIO;  // the reason of an earlier failure is not kept
+  if (std::fflush(stdout) != 0 || lost) fail_errno("standard output", "write", errno);
+}
+
 }  // namespace mhmoe::cli

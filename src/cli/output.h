@@ -7,5 +7,7 @@ namespace mhmoe::cli {
 
 // Writes and flushes. Throws Error(kIo) when it cannot: a full disk must not look like success.
 void write_output(std::string_view text);
+// Throws likewise if anything that went to standard output since the start was lost.
+void check_output();
 
 }  // namespace mhmoe::cli

@@ -73,9 +73,21 @@ TEST_F(CheckpointCommands, ExportWritesAPlainModelFile) {
   EXPECT_EQ(file.metadata().at("format"), "mhmoe");
   EXPECT_TRUE(has(file.metadata().at("config"), "\"name\": \"tiny\""));
   EXPECT_EQ(run("checkpoint export run out/model.safetensors").code, 73);
+  const Outcome folder = run("checkpoint export run out --overwrite");
+  EXPECT_EQ(folder.code, 73);
+  EXPECT_TRUE(has(folder.err, "out: is a folder; give the file to write, such as out/model.safetensors")) << folder.err;
   EXPECT_EQ(run("checkpoint export run/checkpoints/step-00000001 out/model.safetensors --overwrite").code, 0);
   EXPECT_EQ(SafetensorsFile((folder_ / "out/model.safetensors").string()).doubles("final_norm.weight")[1],
             train::make_snapshot(1).storage[1][1]);
+}
+
+TEST_F(CheckpointCommands, AFullDiskIsAnErrorOfEveryCommandThatPrints) {
+  for (const char* command : {"checkpoint verify run", "checkpoint inspect run", "checkpoint compare run other",
+                              "config tiny.json", "config --schema", "plan tiny.json"}) {
+    const Outcome outcome = run(fmt::format("{} > /dev/full", command));
+    EXPECT_EQ(outcome.code, 74) << command << outcome.err;
+    EXPECT_TRUE(has(outcome.err, "error: standard output: cannot write: ")) << command << outcome.err;
+  }
 }
 
 TEST_F(CheckpointCommands, CompareSaysWhereTwoRunsPart) {
