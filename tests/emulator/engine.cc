@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "emulator/async_copy.h"
 #include "emulator/scheduler.h"
 #include "emulator/static_shared.h"
 
@@ -17,7 +18,7 @@ namespace {
 constexpr size_t kMaxSharedBytes = size_t{227} << 10;
 constexpr int kPoison = 0xff;
 
-std::byte* dynamic_shared_at = nullptr;
+std::span<std::byte> dynamic_shared, static_shared;  // of the block that runs
 
 struct DynamicShared {
   explicit DynamicShared(size_t bytes) : size(bytes) {
@@ -34,24 +35,27 @@ struct DynamicShared {
 };
 
 // Shared memory is new in every block, and nobody has written it.
-void poison_shared(const DynamicShared& dynamic) {
-  if (dynamic.size > 0) std::memset(dynamic.data, kPoison, dynamic.size);
-  const auto memory = static_shared_memory();
-  std::memset(memory.data(), kPoison, memory.size());
+void poison_shared() {
+  for (const auto memory : {dynamic_shared, static_shared}) {
+    if (!memory.empty()) std::memset(memory.data(), kPoison, memory.size());
+  }
 }
 
 void run_blocks(const cudaLaunchConfig_t& config, void (*body)(void*), void* data) {
   static uint64_t launches = 0;
   MHMOE_CHECK(!scheduler().running(), "emulator: a kernel starts a kernel");
   Order order = Order::from_environment(launches++);
+  read_async_copy_mode();
   blockDim = {config.blockDim.x, config.blockDim.y, config.blockDim.z};
   gridDim = {config.gridDim.x, config.gridDim.y, config.gridDim.z};
   const DynamicShared dynamic(config.dynamicSmemBytes);
-  dynamic_shared_at = dynamic.data;
+  dynamic_shared = {dynamic.data, dynamic.size};
+  static_shared = static_shared_memory();
   for (const size_t block : order.blocks(size_t{gridDim.x} * gridDim.y * gridDim.z)) {
     blockIdx = {static_cast<unsigned>(block % gridDim.x), static_cast<unsigned>(block / gridDim.x % gridDim.y),
                 static_cast<unsigned>(block / (size_t{gridDim.x} * gridDim.y))};
-    poison_shared(dynamic);
+    poison_shared();
+    forget_async_copies();
     const std::string fault = scheduler().run_block(order, body, data);
     if (!fault.empty()) fail(ExitCode::kInternal, "emulator: {}", fault);
   }
@@ -82,7 +86,23 @@ unsigned lane() {
 }
 
 std::byte* dynamic_shared_memory() {
-  return dynamic_shared_at;
+  return dynamic_shared.data();
+}
+
+bool is_shared_memory(const void* address) {
+  const auto* at = static_cast<const std::byte*>(address);
+  const auto holds = [at](std::span<std::byte> memory) {
+    return at >= memory.data() && at < memory.data() + memory.size();
+  };
+  return holds(dynamic_shared) || holds(static_shared);
+}
+
+void warp_instruction(WarpInstruction& own) {
+  scheduler().exchange(WarpOperation::kInstruction, ~0u, {.word = reinterpret_cast<uintptr_t>(&own)});
+}
+
+void kernel_fault(const char* text) {
+  scheduler().fault("{}", text);
 }
 
 }  // namespace mhmoe::emulator

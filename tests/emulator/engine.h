@@ -33,7 +33,7 @@ struct SourceLine {
 // Waits until every thread of the block that has not exited is here; returns how many came with `predicate`.
 unsigned block_barrier(SourceLine at, bool predicate);
 
-enum class WarpOperation : unsigned { kSync, kShuffle, kBallot };
+enum class WarpOperation : unsigned { kSync, kShuffle, kBallot, kInstruction };
 
 // What a lane brings to a warp operation; `source` is the lane that a shuffle reads.
 struct LaneInput {
@@ -43,8 +43,19 @@ struct LaneInput {
 
 // Waits for all lanes of the mask. kShuffle: returns the source lane's word; kBallot: bit i is lane i's word; kSync: 0.
 uint64_t warp_exchange(WarpOperation operation, unsigned mask, LaneInput input);
+
+// An instruction that a whole warp executes as one: each lane brings its own registers, and when all 32 are there,
+// `execute` runs once for all of them.
+struct WarpInstruction {
+  void (*execute)(WarpInstruction* const* lanes);
+};
+void warp_instruction(WarpInstruction& own);
+
 // The calling thread's place in its warp.
 unsigned lane();
 std::byte* dynamic_shared_memory();
+bool is_shared_memory(const void* address);
+// Ends the grid with this text and the thread's place. Nothing that owns memory may be on the caller's stack.
+[[noreturn]] void kernel_fault(const char* text);
 
 }  // namespace mhmoe::emulator

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kPoison = 0xff;  // not-a-number as f32 and bf16
 constexpr size_t kAlignment = 256;
+constexpr int kMaxSharedBytes = 163 << 10;  // a block's, of compute capability 8.0
 
 }  // namespace
 
@@ -45,9 +46,17 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrWarpSize:
       *value = 32;
       return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = kMaxSharedBytes;
+      return cudaSuccess;
     default:
       return cudaErrorInvalidValue;
   }
+}
+
+cudaError_t cudaFuncSetAttribute(const void* /*kernel*/, cudaFuncAttribute attribute, int value) {
+  const bool possible = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value <= kMaxSharedBytes;
+  return possible ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {

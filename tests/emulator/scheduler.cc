@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "emulator/async_copy.h"
 
 namespace mhmoe::emulator {
 
@@ -61,6 +62,7 @@ void Scheduler::run_threads() {
 }
 
 void Scheduler::exit_thread() {
+  if (has_unfinished_copies(current_)) fault("a thread exits before cp.async copies that it never waited for");
   set_state(current_, State::kExited);
   warps_[current_ / kWarpLanes].alive &= ~(1u << lane());
   --alive_;
@@ -132,6 +134,7 @@ uint64_t Scheduler::exchange(WarpOperation operation, unsigned mask, LaneInput i
 // The last lane to arrive gives all of them their results.
 void Scheduler::complete(Warp& warp, Group& group) {
   const unsigned first = current_ - lane();
+  if (group.operation == WarpOperation::kInstruction) execute(warp);
   uint64_t votes = 0;
   for (unsigned lanes = group.mask; lanes != 0; lanes &= lanes - 1) {
     const auto l = static_cast<unsigned>(std::countr_zero(lanes));
@@ -143,6 +146,15 @@ void Scheduler::complete(Warp& warp, Group& group) {
     warp.results[l] = group.operation == WarpOperation::kShuffle ? warp.inputs[warp.inputs[l].source].word : votes;
   }
   group.arrived = 0;
+}
+
+void Scheduler::execute(const Warp& warp) {
+  std::array<WarpInstruction*, kWarpLanes> lanes;
+  for (unsigned l = 0; l < kWarpLanes; ++l) {
+    lanes[l] = reinterpret_cast<WarpInstruction*>(static_cast<uintptr_t>(warp.inputs[l].word));
+    if (lanes[l]->execute != lanes[0]->execute) fault("divergent warp instructions: lanes 0 and {}", l);
+  }
+  lanes[0]->execute(lanes.data());
 }
 
 // The stack a thread is parked on, or one for a thread that has not begun.

@@ -26,6 +26,14 @@ class Scheduler {
   unsigned barrier(SourceLine at, bool predicate);
   uint64_t exchange(WarpOperation operation, unsigned mask, LaneInput input);
   unsigned lane() const { return current_ % kWarpLanes; }
+  // Its number in the block.
+  unsigned thread() const { return current_; }
+  // Ends the block. This stack is left for good, so nothing that owns memory may be on it.
+  template <class... Args>
+  [[noreturn]] void fault(fmt::format_string<Args...> message, Args&&... args) {
+    fault_ = fmt::format(message, std::forward<Args>(args)...);
+    stop();
+  }
 
  private:
   enum class State : uint8_t { kUnstarted, kReady, kAtBarrier, kAtWarpOperation, kExited };
@@ -50,17 +58,12 @@ class Scheduler {
   void wait();
   void open_barrier();
   void complete(Warp& warp, Group& group);
+  void execute(const Warp& warp);
   Fiber& fiber_of(unsigned thread);
   void switch_to(Fiber& to);
   void set_current(unsigned thread);
   void set_state(unsigned thread, State state);
   void restart_fibers();
-  // Ends the block. This stack is left for good, so nothing that owns memory may be on it.
-  template <class... Args>
-  [[noreturn]] void fault(fmt::format_string<Args...> message, Args&&... args) {
-    fault_ = fmt::format(message, std::forward<Args>(args)...);
-    stop();
-  }
   [[noreturn]] void stop();
   std::string thread_states() const;
 
