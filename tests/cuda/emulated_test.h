@@ -15,7 +15,10 @@
 
 namespace mhmoe::test {
 
-constexpr const char* kOrders[] = {"forward", "reversed", "random:1", "random:2"};
+constexpr double kRoundoff = 0x1p-24;  // of f32, relative
+
+// The first twice: a second run must give the same bytes too.
+constexpr const char* kOrders[] = {"forward", "forward", "reversed", "random:1", "random:2"};
 
 // Runs the emulator's threads in this order until the end of a scope.
 class WithOrder {
@@ -34,12 +37,19 @@ struct Twin {
   Tensor cpu, emulated;
 };
 
+// Tensors live until the test ends, between sentinels that are checked then.
 class EmulatedTest : public testing::Test {
  protected:
   void SetUp() override {
     if (!MHMOE_HAS_EMULATED) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
     cpu_ = cpu::backend().create_context(0);
     emulated_ = open_backend("emulated", cpu::backend()).backend->create_context(0);
+  }
+
+  void TearDown() override {
+    if (emulated_ == nullptr) return;
+    cpu_sentinels_.check(*cpu_);
+    emulated_sentinels_.check(*emulated_);
   }
 
   Context& cpu() { return *cpu_; }
@@ -65,6 +75,17 @@ class EmulatedTest : public testing::Test {
     return twin;
   }
 
+  Twin given(DType dtype, std::initializer_list<int64_t> dims, const std::vector<double>& elements) {
+    const Twin twin = allocate(dtype, dims);
+    EXPECT_EQ(twin.cpu.count(), static_cast<int64_t>(elements.size()));
+    for (int64_t i = 0; i < twin.cpu.count(); ++i) write_value(twin.cpu, i, elements[i]);
+    refresh(twin);
+    return twin;
+  }
+
+  // Tensors made from now on begin one element behind an address that vector accesses need.
+  void unalign(bool on = true) { shift_ = on ? 1 : 0; }
+
   // The emulated device's tensor, in host memory.
   Tensor downloaded(const Tensor& tensor) {
     Tensor host = cpu_->step().allocate("downloaded", tensor.dtype, {tensor.count()});
@@ -81,7 +102,7 @@ class EmulatedTest : public testing::Test {
     expect_close(what, downloaded(twin.emulated), expected, tolerance);
   }
 
-  // Runs `op`, which uploads its inputs first, in every thread order: the same bytes every time.
+  // Runs `op`, which uploads its inputs first, twice and in every thread order: the same bytes every time.
   template <class Op>
   void expect_same_bytes_in_every_order(const std::vector<Tensor>& outputs, Op&& op) {
     std::vector<std::vector<std::byte>> first;
@@ -102,10 +123,13 @@ class EmulatedTest : public testing::Test {
 
  private:
   Twin allocate(DType dtype, std::initializer_list<int64_t> dims) {
-    return {cpu_->step().allocate("test", dtype, dims), emulated_->step().allocate("test", dtype, dims)};
+    return {cpu_sentinels_.allocate(*cpu_, dtype, dims, shift_),
+            emulated_sentinels_.allocate(*emulated_, dtype, dims, shift_)};
   }
 
   std::unique_ptr<Context> cpu_, emulated_;
+  Sentinels cpu_sentinels_, emulated_sentinels_;
+  int64_t shift_ = 0;
   int drawn_ = 0;
 };
 

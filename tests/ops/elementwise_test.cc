@@ -73,7 +73,7 @@ TEST_F(ElementwiseTest, ReduceLetsNotANumberThrough) {
   const Tensor in = random(DType::kF32, {20000}), out = zeros(DType::kF32, {1});
   write_value(in, 19999, std::numeric_limits<double>::quiet_NaN());
   ops::reduce(ctx(), {out, in, true});
-  EXPECT_TRUE(std::isnan(out.as<float>()[0]));
+  EXPECT_TRUE(std::isnan(host<float>(out)[0]));
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ TEST_F(Embedding, ForwardCopiesTheRowsOfTheTokens) {
       const Tensor out = garbage(DType::kF32, {6, width});
       ops::embedding_forward(ctx(), {out, table, tokens});
       for (int64_t n = 0; n < 6; ++n) {
-        const Tensor row = table.slice_rows(tokens.as<int32_t>()[n], 1);
+        const Tensor row = table.slice_rows(test::host<int32_t>(tokens)[n], 1);
         test::expect_equal("row", out.slice_rows(n, 1), test::values(row));
       }
     }
@@ -32,8 +32,8 @@ TEST_F(Embedding, BackwardAddsRowsOfEqualTokenInOrderAtAnyNumberOfThreads) {
 
   const Tensor expected = copy_of(before);
   for (int64_t n = 0; n < rows; ++n) {
-    float* to = expected.slice_rows(static_cast<int64_t>(tokens[n]), 1).as<float>();
-    for (int64_t c = 0; c < width; ++c) to[c] += grad_out.slice_rows(n, 1).as<float>()[c];
+    auto* to = test::host<float>(expected.slice_rows(static_cast<int64_t>(tokens[n]), 1));
+    for (int64_t c = 0; c < width; ++c) to[c] += test::host<float>(grad_out.slice_rows(n, 1))[c];
   }
   for (const int threads : {1, 2, 5}) {
     const test::WithThreads with(threads);

@@ -14,6 +14,7 @@
 #include "core/philox.h"
 #include "device_under_test.h"
 #include "ops/kernel_table.h"
+#include "ops/sentinels.h"
 
 namespace mhmoe::test {
 
@@ -22,16 +23,30 @@ inline double unit_roundoff(DType dtype) {
   return dtype == DType::kBF16 ? 0x1p-8 : 0x1p-24;
 }
 
+// The device whose tensors the running test reads and writes in place; null where they are the host's own.
+inline Context*& context_under_test() {
+  static Context* context = nullptr;
+  return context;
+}
+
+// The tensor's elements in place, after waiting for what the device has been asked to do. A test that reads or writes
+// elements does so through this, or through the functions below, which call it: ops only queue their work.
+template <class T>
+T* host(const Tensor& tensor) {
+  if (context_under_test() != nullptr) context_under_test()->synchronize();
+  return tensor.as<T>();
+}
+
 inline void write_value(const Tensor& tensor, int64_t i, double value) {
   switch (tensor.dtype) {
     case DType::kF32:
-      tensor.as<float>()[i] = static_cast<float>(value);
+      host<float>(tensor)[i] = static_cast<float>(value);
       return;
     case DType::kBF16:
-      tensor.as<bfloat16>()[i] = bfloat16(static_cast<float>(value));
+      host<bfloat16>(tensor)[i] = bfloat16(static_cast<float>(value));
       return;
     case DType::kI32:
-      tensor.as<int32_t>()[i] = static_cast<int32_t>(value);
+      host<int32_t>(tensor)[i] = static_cast<int32_t>(value);
       return;
     default:
       FAIL() << "no test writes " << to_string(tensor.dtype);
@@ -41,11 +56,11 @@ inline void write_value(const Tensor& tensor, int64_t i, double value) {
 inline double read_value(const Tensor& tensor, int64_t i) {
   switch (tensor.dtype) {
     case DType::kF32:
-      return tensor.as<float>()[i];
+      return host<float>(tensor)[i];
     case DType::kBF16:
-      return static_cast<float>(tensor.as<bfloat16>()[i]);
+      return static_cast<float>(host<bfloat16>(tensor)[i]);
     case DType::kI32:
-      return tensor.as<int32_t>()[i];
+      return host<int32_t>(tensor)[i];
     default:
       ADD_FAILURE() << "no test reads " << to_string(tensor.dtype);
       return 0;
@@ -99,16 +114,18 @@ class WithThreads {
 };
 
 // The tests read and write tensors in place, so the memory of the device under test must be the host's: cpu or
-// emulated. Tensors live in the context's step arena until the test ends. A new tensor that an op must overwrite comes
-// from garbage(), so that an element left alone shows as not-a-number.
+// emulated. Tensors live in the context's step arena until the test ends, between sentinels that are checked then. A
+// new tensor that an op must overwrite comes from garbage(), so that an element left alone shows as not-a-number.
 class OpTest : public testing::Test {
  protected:
-  OpTest() : ctx_(backend_under_test().create_context(0)) {}
+  OpTest() : ctx_(backend_under_test().create_context(0)) { context_under_test() = ctx_.get(); }
+  ~OpTest() override { context_under_test() = nullptr; }
+  void TearDown() override { sentinels_.check(*ctx_); }
 
   Context& ctx() { return *ctx_; }
 
   Tensor filled(DType dtype, std::initializer_list<int64_t> dims, double value) {
-    const Tensor tensor = ctx_->step().allocate("test", dtype, dims);
+    const Tensor tensor = allocate(dtype, dims);
     for (int64_t i = 0; i < tensor.count(); ++i) write_value(tensor, i, value);
     return tensor;
   }
@@ -119,25 +136,28 @@ class OpTest : public testing::Test {
   // Normal with this standard deviation; every call draws other values.
   Tensor random(DType dtype, std::initializer_list<int64_t> dims, double deviation = 1) {
     const Philox philox(1, "test " + std::to_string(drawn_++));
-    const Tensor tensor = ctx_->step().allocate("test", dtype, dims);
+    const Tensor tensor = allocate(dtype, dims);
     for (int64_t i = 0; i < tensor.count(); ++i) write_value(tensor, i, deviation * philox.normal(i));
     return tensor;
   }
   Tensor given(DType dtype, std::initializer_list<int64_t> dims, const std::vector<double>& elements) {
-    const Tensor tensor = ctx_->step().allocate("test", dtype, dims);
+    const Tensor tensor = allocate(dtype, dims);
     EXPECT_EQ(tensor.count(), static_cast<int64_t>(elements.size()));
     for (int64_t i = 0; i < tensor.count(); ++i) write_value(tensor, i, elements[i]);
     return tensor;
   }
   Tensor copy_of(const Tensor& tensor) {
-    Tensor copy = ctx_->step().allocate("test", tensor.dtype, {tensor.count()});
+    Tensor copy = allocate(tensor.dtype, {tensor.count()});
     ctx_->copy(copy, tensor);
     copy.dims = tensor.dims, copy.rank = tensor.rank;
     return copy;
   }
 
  private:
+  Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) { return sentinels_.allocate(*ctx_, dtype, dims); }
+
   std::unique_ptr<Context> ctx_;
+  Sentinels sentinels_;
   int drawn_ = 0;
 };
 

@@ -24,7 +24,7 @@ T weighted_output(const std::vector<T>& x, const std::vector<T>& weight, const s
 TEST_F(RmsNorm, ConstantRowBecomesSignTimesWeight) {
   const int64_t width = 300;
   const Tensor x = filled(DType::kF32, {2, width}, 0.5);
-  for (int64_t c = 0; c < width; ++c) x.as<float>()[c] = -4;
+  for (int64_t c = 0; c < width; ++c) test::host<float>(x)[c] = -4;
   const Tensor weight = random(DType::kF32, {width}), inv_rms = garbage(DType::kF32, {2});
   const Tensor y = garbage(DType::kF32, {2, width});
   ops::rms_norm_forward(ctx(), {y, inv_rms, x, weight, 0});

@@ -127,11 +127,11 @@ TEST_F(Router, ChoicesStayDifferentExpertsWhenLogitsAreNotNumbers) {
 TEST_F(Router, BalanceLossIsOneWhenEvenAndTheNumberOfExpertsWhenAllChooseOne) {
   const int64_t experts = 4;
   const Tensor even = filled(DType::kF32, {8, experts}, 0);
-  for (int64_t s = 0; s < 8; ++s) even.as<float>()[s * experts + s % experts] = 3;
+  for (int64_t s = 0; s < 8; ++s) test::host<float>(even)[s * experts + s % experts] = 3;
   for (const Variant& variant : kVariants) {
     test::expect_close("even", forward(even, 1, variant).balance_loss, std::vector<double>{1}, 1e-6);
     const Tensor one = filled(DType::kF32, {8, experts}, -90);
-    for (int64_t s = 0; s < 8; ++s) one.as<float>()[s * experts + 2] = 90;
+    for (int64_t s = 0; s < 8; ++s) test::host<float>(one)[s * experts + 2] = 90;
     test::expect_close("one", forward(one, 1, variant).balance_loss, std::vector<double>{4}, 1e-6);
   }
 }
