@@ -1,10 +1,7 @@
-// What only the device's own compiler can say. The emulated build (tests/cuda) puts its own file in this one's
-// place.
+// What only the device's own compiler can say. The emulated build (tests/cuda) puts its own file in this one's place.
 #pragma once
 
 #include <cuda_runtime.h>
-
-#include <utility>
 
 namespace mhmoe::cuda {
 
@@ -13,11 +10,6 @@ template <class T>
 __device__ T* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
   return reinterpret_cast<T*>(dynamic_shared_memory);
-}
-
-template <class... Params>
-cudaError_t start_kernel(const cudaLaunchConfig_t& config, void (*kernel)(Params...), Params... args) {
-  return cudaLaunchKernelEx(&config, kernel, std::move(args)...);
 }
 
 }  // namespace mhmoe::cuda

@@ -67,7 +67,7 @@ void launch(const LaunchConfig& config, void (*kernel)(Params...), Args&&... arg
   native.blockDim = config.block;
   native.dynamicSmemBytes = config.shared_bytes;
   native.stream = config.stream;
-  MHMOE_CUDA_CHECK(start_kernel<Params...>(native, kernel, static_cast<Params>(args)...));
+  MHMOE_CUDA_CHECK(cudaLaunchKernelEx(&native, kernel, static_cast<Params>(args)...));
 }
 
 }  // namespace mhmoe::cuda

@@ -29,7 +29,7 @@ class WithOrder {
   WithOrder& operator=(const WithOrder&) = delete;
 
  private:
-  static constexpr const char* kVariable = "MHMOE_EMULATOR_ORDER";
+  static constexpr const char* kVariable = "EMULATOR_ORDER";
 };
 
 // The same contents on both devices until an op runs.

@@ -1,37 +1,17 @@
 // Stands in the place of kernels/ptx.cuh when kernels are compiled for the emulator.
 #pragma once
 
-#include "emulator/async_copy.h"
-#include "emulator/tensor_core.h"
+#include "emulator/ptx.h"
 
 namespace mhmoe::cuda {
 
-inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  emulator::mma_m16n8k16_bf16(d, a, b);
-}
-
-inline void ldmatrix_x4(uint32_t (&r)[4], const void* shared_row) {
-  emulator::load_matrices<4, false>(r, shared_row);
-}
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* shared_row) {
-  emulator::load_matrices<4, true>(r, shared_row);
-}
-inline void ldmatrix_x2(uint32_t (&r)[2], const void* shared_row) {
-  emulator::load_matrices<2, false>(r, shared_row);
-}
-inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* shared_row) {
-  emulator::load_matrices<2, true>(r, shared_row);
-}
-
-inline void cp_async_16(void* shared, const void* global, bool valid) {
-  emulator::begin_copy_16(shared, global, valid);
-}
-inline void cp_async_commit() {
-  emulator::commit_copies();
-}
-template <int kPending>
-void cp_async_wait() {
-  emulator::wait_for_copies(kPending);
-}
+using emulator::cp_async_16;
+using emulator::cp_async_commit;
+using emulator::cp_async_wait;
+using emulator::ldmatrix_x2;
+using emulator::ldmatrix_x2_trans;
+using emulator::ldmatrix_x4;
+using emulator::ldmatrix_x4_trans;
+using emulator::mma_m16n8k16;
 
 }  // namespace mhmoe::cuda

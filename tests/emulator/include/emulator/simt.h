@@ -7,7 +7,10 @@
 #define __shared__ static thread_local
 #define __constant__ static
 
+// The header's template erases the arguments' types; launch.h has one that keeps them.
+#define cudaLaunchKernelEx emulator_untyped_launch
 #include <cuda_runtime.h>
+#undef cudaLaunchKernelEx
 
 #include <cstdint>
 #include <cstring>
@@ -21,30 +24,30 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #undef __noinline__  // libstdc++ spells an attribute so
 
-using mhmoe::emulator::blockDim;
-using mhmoe::emulator::blockIdx;
-using mhmoe::emulator::gridDim;
-using mhmoe::emulator::threadIdx;
+using emulator::blockDim;
+using emulator::blockIdx;
+using emulator::gridDim;
+using emulator::threadIdx;
 constexpr int warpSize = 32;
 
 // A barrier is named by its line in the source, not by its return address: the optimiser may copy the call.
 inline void __syncthreads(int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
-  mhmoe::emulator::block_barrier({file, line}, false);
+  emulator::block_barrier({file, line}, false);
 }
 inline int __syncthreads_count(int predicate, int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
-  return static_cast<int>(mhmoe::emulator::block_barrier({file, line}, predicate != 0));
+  return static_cast<int>(emulator::block_barrier({file, line}, predicate != 0));
 }
 inline int __syncthreads_or(int predicate, int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
-  return mhmoe::emulator::block_barrier({file, line}, predicate != 0) != 0;
+  return emulator::block_barrier({file, line}, predicate != 0) != 0;
 }
 inline int __syncthreads_and(int predicate, int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
-  return mhmoe::emulator::block_barrier({file, line}, predicate == 0) == 0;
+  return emulator::block_barrier({file, line}, predicate == 0) == 0;
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
-  mhmoe::emulator::warp_exchange(mhmoe::emulator::WarpOperation::kSync, mask, {});
+  emulator::warp_exchange(emulator::WarpOperation::kSync, mask, {});
 }
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 template <class T>
 uint64_t to_word(T value) {
@@ -64,34 +67,33 @@ T shuffle(unsigned mask, T value, unsigned source, bool inside) {
   return out;
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
-  const unsigned lane = mhmoe::emulator::lane(), segment = static_cast<unsigned>(width);
-  return mhmoe::emulator::shuffle(mask, value,
-                                  (lane & ~(segment - 1)) | (static_cast<unsigned>(source) & (segment - 1)), true);
+  const unsigned lane = emulator::lane(), segment = static_cast<unsigned>(width);
+  return emulator::shuffle(mask, value, (lane & ~(segment - 1)) | (static_cast<unsigned>(source) & (segment - 1)),
+                           true);
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
-  const unsigned lane = mhmoe::emulator::lane(), segment = static_cast<unsigned>(width);
+  const unsigned lane = emulator::lane(), segment = static_cast<unsigned>(width);
   const unsigned source = lane ^ static_cast<unsigned>(lane_mask);
-  return mhmoe::emulator::shuffle(mask, value, source, (source & ~(segment - 1)) <= (lane & ~(segment - 1)));
+  return emulator::shuffle(mask, value, source, (source & ~(segment - 1)) <= (lane & ~(segment - 1)));
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32) {
-  const unsigned lane = mhmoe::emulator::lane(), segment = static_cast<unsigned>(width);
-  return mhmoe::emulator::shuffle(mask, value, lane + delta, (lane & (segment - 1)) + delta < segment);
+  const unsigned lane = emulator::lane(), segment = static_cast<unsigned>(width);
+  return emulator::shuffle(mask, value, lane + delta, (lane & (segment - 1)) + delta < segment);
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
-  const unsigned lane = mhmoe::emulator::lane(), segment = static_cast<unsigned>(width);
-  return mhmoe::emulator::shuffle(mask, value, lane - delta, (lane & (segment - 1)) >= delta);
+  const unsigned lane = emulator::lane(), segment = static_cast<unsigned>(width);
+  return emulator::shuffle(mask, value, lane - delta, (lane & (segment - 1)) >= delta);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
   const uint64_t vote = predicate != 0 ? 1 : 0;
-  return static_cast<unsigned>(
-      mhmoe::emulator::warp_exchange(mhmoe::emulator::WarpOperation::kBallot, mask, {.word = vote}));
+  return static_cast<unsigned>(emulator::warp_exchange(emulator::WarpOperation::kBallot, mask, {.word = vote}));
 }
 inline int __any_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) != 0;
@@ -100,4 +102,5 @@ inline int __all_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) == mask;
 }
 
+#include "emulator/launch.h"
 #include "emulator/simt_math.h"

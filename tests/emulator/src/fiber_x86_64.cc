@@ -2,16 +2,16 @@
 #include <cstdint>
 #include <cstring>
 
-#include "emulator/fiber.h"
+#include "fiber.h"
 
 // Pushes what a call must preserve, exchanges stack pointers, and pops the same from the other stack.
-extern "C" void mhmoe_emulator_swap(void** save, void* load);
+extern "C" void emulator_swap(void** save, void* load);
 asm(R"(
 .text
-.hidden mhmoe_emulator_swap
-.globl mhmoe_emulator_swap
-.type mhmoe_emulator_swap,@function
-mhmoe_emulator_swap:
+.hidden emulator_swap
+.globl emulator_swap
+.type emulator_swap,@function
+emulator_swap:
   pushq %rbp
   pushq %rbx
   pushq %r12
@@ -27,10 +27,10 @@ mhmoe_emulator_swap:
   popq %rbx
   popq %rbp
   ret
-.size mhmoe_emulator_swap,.-mhmoe_emulator_swap
+.size emulator_swap,.-emulator_swap
 )");
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 // The first switch pops six registers and "returns" into the entry, whose own return address is null.
 void Fiber::prepare() {
@@ -45,9 +45,9 @@ void Fiber::prepare() {
 }
 
 void Fiber::swap(Fiber& to) {
-  mhmoe_emulator_swap(&machine_, to.machine_);
+  emulator_swap(&machine_, to.machine_);
 }
 
 void Fiber::destroy() {}
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

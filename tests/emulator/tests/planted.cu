@@ -1,14 +1,12 @@
 // Kernels with one planted mistake each, and a right one: the emulator must tell them apart (planted_test.cc).
+#include "planted.h"
+
 #include <map>
-#include <string_view>
 
-#include "kernels/launch.h"
-#include "kernels/reduce.cuh"
-
-namespace mhmoe::cuda {
+namespace planted {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr unsigned kFullWarp = 0xffffffffu;
 
 // out[t] = in[t - 1] through shared memory, in[0] for the first.
 __global__ void right_kernel(float* out, const float* in) {
@@ -42,7 +40,7 @@ __global__ void unwritten_shared_kernel(T* out, const T* in) {
 }
 
 __global__ void unwritten_dynamic_shared_kernel(float* out, const float* in) {
-  auto* tile = dynamic_shared<float>();
+  auto* tile = reinterpret_cast<float*>(emulator::dynamic_shared_memory());
   tile[threadIdx.x] = in[threadIdx.x];
   __syncthreads();
   out[threadIdx.x] = tile[threadIdx.x + 1];
@@ -59,7 +57,7 @@ __global__ void divergent_barrier_kernel(float* out, const float* in) {
 }
 
 __global__ void divergent_shuffle_kernel(float* out, const float* in) {
-  if (threadIdx.x % kWarpSize < 20) out[threadIdx.x] = __shfl_xor_sync(kFullWarp, in[threadIdx.x], 1);
+  if (threadIdx.x % warpSize < 20) out[threadIdx.x] = __shfl_xor_sync(kFullWarp, in[threadIdx.x], 1);
 }
 
 __global__ void shuffle_after_exit_kernel(float* out, const float* in) {
@@ -88,16 +86,13 @@ const std::map<std::string_view, Kernel> kKernels = {
 };
 
 }  // namespace
-}  // namespace mhmoe::cuda
 
-// Runs one block of 128 threads of the kernel of this name. out, in: [128].
-extern "C" MHMOE_API void mhmoe_planted_run(const char* name, float* out, const float* in) {
-  using namespace mhmoe::cuda;
-  launch({.grid = 1, .block = kThreads, .shared_bytes = (kThreads + 1) * sizeof(float)}, kKernels.at(name), out, in);
+cudaError_t run(std::string_view kernel, unsigned threads, float* out, const float* in) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = 1;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = (kThreads + 1) * sizeof(float);
+  return cudaLaunchKernelEx(&config, kKernels.at(kernel), out, in);
 }
 
-// A launch that no device would accept.
-extern "C" MHMOE_API void mhmoe_planted_launch_too_large(float* out, const float* in) {
-  using namespace mhmoe::cuda;
-  launch({.grid = 1, .block = 2048}, right_kernel, out, in);
-}
+}  // namespace planted

@@ -2,24 +2,23 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "core/error.h"
 #include "emulator/engine.h"
-#include "emulator/fiber.h"
-#include "emulator/order.h"
+#include "fiber.h"
+#include "order.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 constexpr unsigned kMaxThreads = kWarpLanes * kMaxWarps;
 
 class Scheduler {
  public:
-  // Runs body(data) once for every thread of a block of blockDim. Returns the fault that ended it, empty if none did.
-  std::string run_block(Order& order, void (*body)(void*), void* data);
+  // Runs body once for every thread of a block of blockDim. Returns the fault that ended it, empty if none did.
+  std::string run_block(Order& order, const std::function<void()>& body);
   bool running() const { return fiber_ != &main_; }
 
   // Called on a thread of the block: engine.h.
@@ -29,11 +28,7 @@ class Scheduler {
   // Its number in the block.
   unsigned thread() const { return current_; }
   // Ends the block. This stack is left for good, so nothing that owns memory may be on it.
-  template <class... Args>
-  [[noreturn]] void fault(fmt::format_string<Args...> message, Args&&... args) {
-    fault_ = fmt::format(message, std::forward<Args>(args)...);
-    stop();
-  }
+  [[noreturn]] void fault(std::string&& message);
 
  private:
   enum class State : uint8_t { kUnstarted, kReady, kAtBarrier, kAtWarpOperation, kExited };
@@ -64,7 +59,6 @@ class Scheduler {
   void set_current(unsigned thread);
   void set_state(unsigned thread, State state);
   void restart_fibers();
-  [[noreturn]] void stop();
   std::string thread_states() const;
 
   std::array<Warp, kMaxWarps> warps_;
@@ -77,8 +71,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Fiber*> idle_;
 
-  void (*body_)(void*) = nullptr;
-  void* data_ = nullptr;
+  const std::function<void()>* body_ = nullptr;
   unsigned current_ = 0, thread_count_ = 0, warp_count_ = 0, alive_ = 0;
   unsigned waiting_ = 0, votes_ = 0, last_votes_ = 0;  // at the block's barrier
   SourceLine barrier_at_{};
@@ -87,4 +80,4 @@ class Scheduler {
 
 Scheduler& scheduler();
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -1,9 +1,9 @@
 // Switching stacks where there is no assembly for the machine.
 #include <ucontext.h>
 
-#include "emulator/fiber.h"
+#include "fiber.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 void Fiber::prepare() {
   if (machine_ == nullptr) machine_ = new ucontext_t;
@@ -24,4 +24,4 @@ void Fiber::destroy() {
   delete static_cast<ucontext_t*>(machine_);
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

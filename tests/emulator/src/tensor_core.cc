@@ -3,9 +3,9 @@
 #include <array>
 #include <bit>
 
-#include "emulator/scheduler.h"
+#include "scheduler.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 namespace {
 
 struct Mma : WarpInstruction {
@@ -87,4 +87,4 @@ const std::byte* const* exchange_rows(void (*instruction)(WarpInstruction* const
   return own.rows;
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

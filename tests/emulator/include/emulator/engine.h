@@ -10,18 +10,19 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 struct Index {
   unsigned x, y, z;
 };
 extern Index threadIdx, blockIdx, blockDim, gridDim;
 
-// Runs body(data) once for every thread of the grid. Threads and blocks run in the order that the environment variable
-// MHMOE_EMULATOR_ORDER names: forward (default), reversed, or random:SEED. A fault in the kernel ends the grid with
-// Error(kInternal) that says where; an impossible configuration returns an error code, as a device's driver would.
-cudaError_t run_grid(const cudaLaunchConfig_t& config, void (*body)(void*), void* data);
+// Runs `body` once for every thread of the grid. Threads and blocks run in the order that the environment variable
+// EMULATOR_ORDER names: forward (default), reversed, or random:SEED. A fault in the kernel ends the grid with
+// Fault that says where; an impossible configuration returns an error code, as a device's driver would.
+cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> body);
 
 // From here on: called by device code, on a thread of the grid.
 
@@ -58,4 +59,4 @@ bool is_shared_memory(const void* address);
 // Ends the grid with this text and the thread's place. Nothing that owns memory may be on the caller's stack.
 [[noreturn]] void kernel_fault(const char* text);
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

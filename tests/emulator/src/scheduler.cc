@@ -1,4 +1,4 @@
-#include "emulator/scheduler.h"
+#include "scheduler.h"
 
 #include <algorithm>
 #include <bit>
@@ -6,20 +6,19 @@
 #include <cstring>
 #include <utility>
 
-#include "core/error.h"
 #include "emulator/async_copy.h"
+#include "text.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 Scheduler& scheduler() {
   static Scheduler instance;
   return instance;
 }
 
-std::string Scheduler::run_block(Order& order, void (*body)(void*), void* data) {
+std::string Scheduler::run_block(Order& order, const std::function<void()>& body) {
   order_ = &order;
-  body_ = body;
-  data_ = data;
+  body_ = &body;
   thread_count_ = alive_ = blockDim.x * blockDim.y * blockDim.z;
   warp_count_ = (thread_count_ + kWarpLanes - 1) / kWarpLanes;
   waiting_ = votes_ = 0;
@@ -48,7 +47,7 @@ void Scheduler::restart_fibers() {
 void Scheduler::run_threads() {
   for (;;) {
     threads_[current_] = {fiber_, State::kReady};
-    body_(data_);
+    (*body_)();
     exit_thread();
     const auto next = order_->next_thread(current_, ready_, warp_count_);
     if (!next && alive_ > 0) fault("deadlock: no thread can go on");
@@ -81,7 +80,7 @@ void Scheduler::wait() {
 unsigned Scheduler::barrier(SourceLine at, bool predicate) {
   if (waiting_ == 0) barrier_at_ = at;
   if (barrier_at_.line != at.line || std::strcmp(barrier_at_.file, at.file) != 0) {
-    fault("divergent __syncthreads: {}:{} and {}:{}", barrier_at_.file, barrier_at_.line, at.file, at.line);
+    fault(text("divergent __syncthreads: %s:%d and %s:%d", barrier_at_.file, barrier_at_.line, at.file, at.line));
   }
   set_state(current_, State::kAtBarrier);
   votes_ += predicate ? 1 : 0;
@@ -105,19 +104,19 @@ void Scheduler::open_barrier() {
 uint64_t Scheduler::exchange(WarpOperation operation, unsigned mask, LaneInput input) {
   Warp& warp = warps_[current_ / kWarpLanes];
   const unsigned own = lane();
-  if ((mask >> own & 1) == 0) fault("lane {} is not in the mask {:08x} of its warp operation", own, mask);
+  if ((mask >> own & 1) == 0) fault(text("lane %u is not in the mask %08x of its warp operation", own, mask));
   if ((mask & ~warp.alive) != 0) {
-    fault("a warp operation's mask {:08x} names lanes that exited (alive: {:08x})", mask, warp.alive);
+    fault(text("a warp operation's mask %08x names lanes that exited (alive: %08x)", mask, warp.alive));
   }
   if (operation == WarpOperation::kShuffle && (mask >> input.source & 1) == 0) {
-    fault("a shuffle reads lane {} outside its mask {:08x}", input.source, mask);
+    fault(text("a shuffle reads lane %u outside its mask %08x", input.source, mask));
   }
   Group& group = warp.groups[static_cast<size_t>(std::countr_zero(mask))];
   if (group.arrived == 0) {
     group.mask = mask;
     group.operation = operation;
   } else if (group.mask != mask || group.operation != operation) {
-    fault("divergent warp operations: masks {:08x} and {:08x}", group.mask, mask);
+    fault(text("divergent warp operations: masks %08x and %08x", group.mask, mask));
   }
   warp.inputs[own] = input;
   group.arrived |= 1u << own;
@@ -152,7 +151,7 @@ void Scheduler::execute(const Warp& warp) {
   std::array<WarpInstruction*, kWarpLanes> lanes;
   for (unsigned l = 0; l < kWarpLanes; ++l) {
     lanes[l] = reinterpret_cast<WarpInstruction*>(static_cast<uintptr_t>(warp.inputs[l].word));
-    if (lanes[l]->execute != lanes[0]->execute) fault("divergent warp instructions: lanes 0 and {}", l);
+    if (lanes[l]->execute != lanes[0]->execute) fault(text("divergent warp instructions: lanes 0 and %u", l));
   }
   lanes[0]->execute(lanes.data());
 }
@@ -192,9 +191,10 @@ void Scheduler::set_state(unsigned thread, State state) {
   ready = state == State::kReady ? ready | bit : ready & ~bit;
 }
 
-void Scheduler::stop() {
-  fault_ += fmt::format(" [block {},{},{} thread {},{},{}; {}]", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
-                        threadIdx.y, threadIdx.z, thread_states());
+void Scheduler::fault(std::string&& message) {
+  fault_ = std::move(message);
+  fault_ += text(" [block %u,%u,%u thread %u,%u,%u; %s]", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y,
+                 threadIdx.z, thread_states().c_str());
   switch_to(main_);
   std::abort();  // nobody switches back to a thread that failed
 }
@@ -202,8 +202,8 @@ void Scheduler::stop() {
 std::string Scheduler::thread_states() const {
   std::array<int, 5> counts{};
   for (unsigned t = 0; t < thread_count_; ++t) ++counts[static_cast<size_t>(threads_[t].state)];
-  return fmt::format("{} not begun, {} ready, {} at __syncthreads, {} at a warp operation, {} exited", counts[0],
-                     counts[1], counts[2], counts[3], counts[4]);
+  return text("%d not begun, %d ready, %d at __syncthreads, %d at a warp operation, %d exited", counts[0], counts[1],
+              counts[2], counts[3], counts[4]);
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

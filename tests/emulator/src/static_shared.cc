@@ -1,10 +1,10 @@
-#include "emulator/static_shared.h"
+#include "static_shared.h"
 
 #include <link.h>
 
 #include <cstdint>
 
-namespace mhmoe::emulator {
+namespace emulator {
 namespace {
 
 // Touched so that this thread's block exists before the loader is asked where it lies.
@@ -52,4 +52,4 @@ std::span<std::byte> static_shared_memory() {
   return {at + layout.begin_from_anchor, layout.bytes};
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

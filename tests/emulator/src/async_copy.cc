@@ -2,13 +2,14 @@
 
 #include <array>
 #include <cstdlib>
+#include <string>
 #include <string_view>
 #include <vector>
 
-#include "core/error.h"
-#include "emulator/scheduler.h"
+#include "emulator/fault.h"
+#include "scheduler.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 namespace {
 
 struct Pending {
@@ -36,10 +37,10 @@ bool used = false;  // since the block began
 }  // namespace
 
 void read_async_copy_mode() {
-  const char* variable = std::getenv("MHMOE_EMULATOR_CP_ASYNC");
+  const char* variable = std::getenv("EMULATOR_CP_ASYNC");
   const std::string_view mode = variable == nullptr ? "wait" : variable;
   if (mode != "wait" && mode != "issue") {
-    fail(ExitCode::kUsage, "MHMOE_EMULATOR_CP_ASYNC={}: allowed: wait, issue", mode);
+    throw Fault("EMULATOR_CP_ASYNC=" + std::string(mode) + ": allowed: wait, issue");
   }
   at_wait = mode == "wait";
 }
@@ -77,4 +78,4 @@ bool next_finished_copy(unsigned pending, AsyncCopy& copy) {
   return true;
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -1,15 +1,16 @@
 // Kernels on tensor cores' instructions and asynchronous copies: right ones, and ones with a planted mistake
 // (tensor_core_test.cc).
 #include <map>
-#include <string_view>
 
-#include "kernels/launch.h"
-#include "kernels/ptx.cuh"
+#include "emulator/ptx.h"
+#include "planted.h"
 
-namespace mhmoe::cuda {
+namespace planted {
 namespace {
 
-constexpr int kThreads = 128, kTiles = 5, kTile = kThreads * 4;  // floats a tile, 4 a thread
+using namespace emulator;
+
+constexpr int kTiles = 5, kTile = int{kThreads} * 4;  // floats a tile, 4 a thread
 
 enum class Mistake { kNone, kWeakWait, kNoWait, kNoCommit, kNoTrailingBarrier, kNoLeadingBarrier, kMisalignedCopy };
 
@@ -54,7 +55,7 @@ __global__ void copy_to_global_kernel(float* out, const float* in) {
 }
 
 __device__ void stage(uint32_t* shared, const float* in, int pairs) {
-  for (int i = static_cast<int>(threadIdx.x); i < pairs; i += kWarpSize) {
+  for (int i = static_cast<int>(threadIdx.x); i < pairs; i += warpSize) {
     shared[i] = __float_as_uint(in[2 * i]) >> 16 | (__float_as_uint(in[2 * i + 1]) & 0xffff0000u);
   }
   __syncwarp();
@@ -105,19 +106,11 @@ __global__ void divergent_instructions_kernel(float* out, const float* in) {
   out[threadIdx.x] = __uint_as_float(r[0]);
 }
 
-// Reads dynamic shared memory up to its last byte, which may be more than every kernel has.
-__global__ void large_shared_kernel(float* out, const float* in, int floats) {
-  auto* tile = dynamic_shared<float>();
-  tile[floats - 1 - static_cast<int>(threadIdx.x)] = in[threadIdx.x];
-  __syncthreads();
-  out[threadIdx.x] = tile[floats - kThreads + static_cast<int>(threadIdx.x)];
-}
-
-struct Planted {
+struct Entry {
   void (*kernel)(float*, const float*);
   unsigned threads;
 };
-const std::map<std::string_view, Planted> kKernels = {
+const std::map<std::string_view, Entry> kKernels = {
     {"pipeline", {pipeline_kernel<Mistake::kNone>, kThreads}},
     {"weak_wait", {pipeline_kernel<Mistake::kWeakWait>, kThreads}},
     {"no_wait", {pipeline_kernel<Mistake::kNoWait>, kThreads}},
@@ -127,27 +120,22 @@ const std::map<std::string_view, Planted> kKernels = {
     {"misaligned_copy", {pipeline_kernel<Mistake::kMisalignedCopy>, kThreads}},
     {"abandoned_copy", {abandoned_copy_kernel, kThreads}},
     {"copy_to_global", {copy_to_global_kernel, 1}},
-    {"product", {product_kernel<false, false>, kWarpSize}},
-    {"product_transposed_a", {product_kernel<true, false>, kWarpSize}},
-    {"product_transposed_b", {product_kernel<false, true>, kWarpSize}},
-    {"product_part_of_a_warp", {product_kernel<false, false>, kWarpSize - 1}},
-    {"misaligned_ldmatrix", {misaligned_ldmatrix_kernel, kWarpSize}},
-    {"divergent_instructions", {divergent_instructions_kernel, kWarpSize}},
+    {"product", {product_kernel<false, false>, warpSize}},
+    {"product_transposed_a", {product_kernel<true, false>, warpSize}},
+    {"product_transposed_b", {product_kernel<false, true>, warpSize}},
+    {"product_part_of_a_warp", {product_kernel<false, false>, warpSize - 1}},
+    {"misaligned_ldmatrix", {misaligned_ldmatrix_kernel, warpSize}},
+    {"divergent_instructions", {divergent_instructions_kernel, warpSize}},
 };
 
 }  // namespace
-}  // namespace mhmoe::cuda
 
-// Runs one block of the kernel of this name. in: [2560], 16-byte aligned; out: [128].
-extern "C" MHMOE_API void mhmoe_planted_tensor_core_run(const char* name, float* out, const float* in) {
-  using namespace mhmoe::cuda;
-  const Planted& planted = kKernels.at(name);
-  launch({.grid = 1, .block = planted.threads}, planted.kernel, out, in);
+cudaError_t run_tensor_core(std::string_view kernel, float* out, const float* in) {
+  const Entry& entry = kKernels.at(kernel);
+  cudaLaunchConfig_t config{};
+  config.gridDim = 1;
+  config.blockDim = entry.threads;
+  return cudaLaunchKernelEx(&config, entry.kernel, out, in);
 }
 
-// out[t] = in[127 - t] by a block with this much shared memory.
-extern "C" MHMOE_API void mhmoe_planted_large_shared_run(size_t shared_bytes, float* out, const float* in) {
-  using namespace mhmoe::cuda;
-  launch({.grid = 1, .block = kThreads, .shared_bytes = shared_bytes}, large_shared_kernel, out, in,
-         shared_bytes / sizeof(float));
-}
+}  // namespace planted

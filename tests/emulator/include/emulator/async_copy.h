@@ -1,6 +1,6 @@
 // cp.async: copies of 16 bytes from global to shared memory that a thread begins now and that are done later.
 //
-// MHMOE_EMULATOR_CP_ASYNC=wait (default): the bytes arrive when the thread waits for them; until then the target holds
+// EMULATOR_CP_ASYNC=wait (default): the bytes arrive when the thread waits for them; until then the target holds
 // garbage. Shows a wait that is too weak, a read before it, and a tile that is overwritten while others still read it.
 // issue: the bytes arrive at once, as early as a device may deliver them.
 #pragma once
@@ -10,7 +10,7 @@
 
 #include "emulator/engine.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 struct AsyncCopy {
   std::byte* target;
@@ -57,4 +57,4 @@ inline void wait_for_copies(unsigned pending) {
   }
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

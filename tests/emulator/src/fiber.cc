@@ -1,9 +1,10 @@
-#include "emulator/fiber.h"
+#include "fiber.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "core/error.h"
+#include "emulator/fault.h"
+#include "text.h"
 
 // Present only in programs built with AddressSanitizer, which must be told about every change of stack.
 extern "C" {
@@ -12,7 +13,7 @@ extern "C" {
 [[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* address, size_t size);
 }
 
-namespace mhmoe::emulator {
+namespace emulator {
 namespace {
 
 constexpr size_t kStackBytes = size_t{256} << 10;  // untouched pages cost nothing
@@ -32,7 +33,7 @@ Fiber::Fiber(Entry entry, size_t colour) : entry_(entry) {
   void* mapping =
       mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED || mprotect(mapping, page, PROT_NONE) != 0) {
-    fail(ExitCode::kMemory, "emulator: no memory for a stack of {} bytes", mapped_bytes_);
+    throw Fault(text("no memory for a stack of %zu bytes", mapped_bytes_));
   }
   stack_ = static_cast<std::byte*>(mapping) + page;
   stack_bytes_ = kStackBytes - colour % kColours * kColourBytes;
@@ -68,4 +69,4 @@ void Fiber::arrive(void* fake_stack) {
   __sanitizer_finish_switch_fiber(fake_stack, &leaving->bottom_, &leaving->stack_bytes_);
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -7,7 +7,7 @@
 
 #include "emulator/engine.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 // mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32, with d as its addend.
 void mma_m16n8k16_bf16(float* d, const uint32_t* a, const uint32_t* b);
@@ -38,4 +38,4 @@ void load_matrices(uint32_t (&r)[kMatrices], const void* row) {
   }
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -7,13 +7,13 @@
 #include <optional>
 #include <vector>
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 constexpr unsigned kWarpLanes = 32, kMaxWarps = 32;
 
 class Order {
  public:
-  // From MHMOE_EMULATOR_ORDER. `launch` numbers the grids, so that random orders differ between them.
+  // From EMULATOR_ORDER. `launch` numbers the grids, so that random orders differ between them.
   static Order from_environment(uint64_t launch);
 
   // The next thread out of bit sets of those that can run, one a warp; `current` ran last. Nothing if none can.
@@ -36,4 +36,4 @@ class Order {
   uint64_t state_ = 0;
 };
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -1,34 +1,30 @@
 // The emulator must find planted mistakes (planted.cu), and nothing in the kernel that has none.
-#include <dlfcn.h>
+#include "planted.h"
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
+#include <string>
 
-#include "cuda/emulated_test.h"
+#include "emulator/fault.h"
+#include "environment.h"
 
-namespace mhmoe {
+namespace planted {
 namespace {
 
-constexpr int kThreads = 128;
 using Values = std::array<float, kThreads>;
 
 class Planted : public testing::Test {
  protected:
   void SetUp() override {
-    if (!MHMOE_HAS_EMULATED) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
-    const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libmhmoe_planted.so";
-    handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    ASSERT_NE(handle_, nullptr) << dlerror();
-    for (int i = 0; i < kThreads; ++i) in_[i] = static_cast<float>(i + 1);
+    for (unsigned i = 0; i < kThreads; ++i) in_[i] = static_cast<float>(i + 1);
   }
 
   Values run(const char* kernel, const char* order) {
-    const test::WithOrder with(order);
-    const auto function =
-        reinterpret_cast<void (*)(const char*, float*, const float*)>(dlsym(handle_, "mhmoe_planted_run"));
+    const WithVariable with_order("EMULATOR_ORDER", order);
     Values out{};
-    function(kernel, out.data(), in_.data());
+    EXPECT_EQ(planted::run(kernel, kThreads, out.data(), in_.data()), cudaSuccess);
     return out;
   }
 
@@ -36,8 +32,7 @@ class Planted : public testing::Test {
   std::string fault(const char* kernel, const char* order) {
     try {
       run(kernel, order);
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ExitCode::kInternal);
+    } catch (const emulator::Fault& error) {
       return error.what();
     }
     return {};
@@ -50,7 +45,6 @@ class Planted : public testing::Test {
     return out;
   }
 
-  void* handle_ = nullptr;
   Values in_{};
 };
 
@@ -59,7 +53,7 @@ bool has_nan(const Values& values) {
 }
 
 TEST_F(Planted, TheRightKernelIsRightInEveryOrder) {
-  for (const char* order : test::kOrders) EXPECT_EQ(run("right", order), shifted()) << order;
+  for (const char* order : kOrders) EXPECT_EQ(run("right", order), shifted()) << order;
 }
 
 TEST_F(Planted, AMissingBarrierShowsInSomeOrder) {
@@ -70,7 +64,7 @@ TEST_F(Planted, AMissingBarrierShowsInSomeOrder) {
 }
 
 TEST_F(Planted, SharedMemoryThatNobodyWroteShowsInEveryOrder) {
-  for (const char* order : test::kOrders) {
+  for (const char* order : kOrders) {
     EXPECT_TRUE(has_nan(run("unwritten_shared", order))) << order;
     EXPECT_TRUE(has_nan(run("unwritten_dynamic_shared", order))) << order;
   }
@@ -78,12 +72,12 @@ TEST_F(Planted, SharedMemoryThatNobodyWroteShowsInEveryOrder) {
 
 TEST_F(Planted, AMissingWarpBarrierShowsInEveryOrder) {
   Values swapped = in_;
-  for (int i = 0; i < kThreads; i += 2) std::swap(swapped[i], swapped[i + 1]);
-  for (const char* order : test::kOrders) EXPECT_NE(run("missing_warp_barrier", order), swapped) << order;
+  for (unsigned i = 0; i < kThreads; i += 2) std::swap(swapped[i], swapped[i + 1]);
+  for (const char* order : kOrders) EXPECT_NE(run("missing_warp_barrier", order), swapped) << order;
 }
 
 TEST_F(Planted, DivergenceIsAFaultThatNamesTheThread) {
-  for (const char* order : test::kOrders) {
+  for (const char* order : kOrders) {
     EXPECT_NE(fault("divergent_barrier", order).find("divergent __syncthreads: "), std::string::npos) << order;
     for (const char* kernel : {"divergent_shuffle", "shuffle_after_exit"}) {
       EXPECT_NE(fault(kernel, order).find("[block 0,0,0 thread "), std::string::npos) << kernel << " " << order;
@@ -92,27 +86,19 @@ TEST_F(Planted, DivergenceIsAFaultThatNamesTheThread) {
   }
 }
 
-TEST_F(Planted, AnImpossibleLaunchIsRefusedWithItsPlace) {
-  const auto function =
-      reinterpret_cast<void (*)(float*, const float*)>(dlsym(handle_, "mhmoe_planted_launch_too_large"));
+TEST_F(Planted, AnImpossibleLaunchIsRefused) {
   Values out{};
-  try {
-    function(out.data(), in_.data());
-    FAIL() << "2048 threads a block were accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::kDevice);
-    EXPECT_NE(std::string(error.what()).find("cudaErrorInvalidConfiguration"), std::string::npos) << error.what();
-  }
+  EXPECT_EQ(planted::run("right", 2048, out.data(), in_.data()), cudaErrorInvalidConfiguration);
 }
 
 TEST_F(Planted, AnUnknownOrderIsAnErrorOfUsage) {
   try {
     run("right", "sideways");
     FAIL() << "accepted";
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "MHMOE_EMULATOR_ORDER=sideways: allowed: forward, reversed, random:SEED");
+  } catch (const emulator::Fault& error) {
+    EXPECT_STREQ(error.what(), "emulator: EMULATOR_ORDER=sideways: allowed: forward, reversed, random:SEED");
   }
 }
 
 }  // namespace
-}  // namespace mhmoe
+}  // namespace planted

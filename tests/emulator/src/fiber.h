@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 class Fiber {
  public:
@@ -43,4 +43,4 @@ class Fiber {
   const void* bottom_ = nullptr;
 };
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -1,18 +1,19 @@
-#include "emulator/order.h"
+#include "order.h"
 
 #include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cstdlib>
 #include <numeric>
+#include <string>
 #include <string_view>
 
-#include "core/error.h"
+#include "emulator/fault.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 Order Order::from_environment(uint64_t launch) {
-  const char* variable = std::getenv("MHMOE_EMULATOR_ORDER");
+  const char* variable = std::getenv("EMULATOR_ORDER");
   const std::string_view text = variable == nullptr ? "forward" : variable;
   Order order;
   if (text == "forward") return order;
@@ -31,7 +32,7 @@ Order Order::from_environment(uint64_t launch) {
       return order;
     }
   }
-  fail(ExitCode::kUsage, "MHMOE_EMULATOR_ORDER={}: allowed: forward, reversed, random:SEED", text);
+  throw Fault("EMULATOR_ORDER=" + std::string(text) + ": allowed: forward, reversed, random:SEED");
 }
 
 // SplitMix64.
@@ -115,4 +116,4 @@ std::vector<size_t> Order::blocks(size_t blocks) {
   return order;
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -1,14 +1,14 @@
 // Tensor cores' instructions and asynchronous copies do what the PTX ISA says, and planted mistakes in their use are
 // found (planted_tensor_core.cu).
-#include <dlfcn.h>
+#include <gtest/gtest.h>
 
-#include <algorithm>
 #include <array>
-#include <filesystem>
 
-#include "cuda/emulated_test.h"
+#include "emulator/fault.h"
+#include "environment.h"
+#include "planted.h"
 
-namespace mhmoe {
+namespace planted {
 namespace {
 
 using Values = std::array<float, 128>;
@@ -16,26 +16,13 @@ using Values = std::array<float, 128>;
 class TensorCore : public testing::Test {
  protected:
   void SetUp() override {
-    if (!MHMOE_HAS_EMULATED) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
-    const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libmhmoe_planted.so";
-    void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    ASSERT_NE(handle, nullptr) << dlerror();
-    run_ = reinterpret_cast<decltype(run_)>(dlsym(handle, "mhmoe_planted_tensor_core_run"));
-    run_large_shared_ = reinterpret_cast<decltype(run_large_shared_)>(dlsym(handle, "mhmoe_planted_large_shared_run"));
     for (size_t i = 0; i < in_.size(); ++i) in_[i] = static_cast<float>(i * 37 % 29) - 14;  // sums are exact
   }
 
   Values run(const char* kernel, const char* order, const char* mode = "wait") {
-    const test::WithOrder with(order);
-    setenv("MHMOE_EMULATOR_CP_ASYNC", mode, 1);
+    const WithVariable with_order("EMULATOR_ORDER", order), with_mode("EMULATOR_CP_ASYNC", mode);
     Values out{};
-    try {
-      run_(kernel, out.data(), in_.data());
-    } catch (...) {
-      unsetenv("MHMOE_EMULATOR_CP_ASYNC");
-      throw;
-    }
-    unsetenv("MHMOE_EMULATOR_CP_ASYNC");
+    EXPECT_EQ(run_tensor_core(kernel, out.data(), in_.data()), cudaSuccess);
     return out;
   }
 
@@ -43,7 +30,7 @@ class TensorCore : public testing::Test {
   std::string fault(const char* kernel, const char* order, const char* mode = "wait") {
     try {
       run(kernel, order, mode);
-    } catch (const std::runtime_error& error) {
+    } catch (const emulator::Fault& error) {
       return error.what();
     }
     return {};
@@ -73,13 +60,11 @@ class TensorCore : public testing::Test {
     return out;
   }
 
-  void (*run_)(const char*, float*, const float*) = nullptr;
-  void (*run_large_shared_)(size_t, float*, const float*) = nullptr;
   alignas(16) std::array<float, 5 * 512> in_{};
 };
 
 TEST_F(TensorCore, ProductsOfAWarpInEveryLayoutAndOrder) {
-  for (const char* order : test::kOrders) {
+  for (const char* order : kOrders) {
     EXPECT_EQ(run("product", order), product(false, false)) << order;
     EXPECT_EQ(run("product_transposed_a", order), product(true, false)) << order;
     EXPECT_EQ(run("product_transposed_b", order), product(false, true)) << order;
@@ -87,14 +72,14 @@ TEST_F(TensorCore, ProductsOfAWarpInEveryLayoutAndOrder) {
 }
 
 TEST_F(TensorCore, CopiesArriveInBothModesAndEveryOrder) {
-  for (const char* order : test::kOrders) {
+  for (const char* order : kOrders) {
     for (const char* mode : {"wait", "issue"})
       EXPECT_EQ(run("pipeline", order, mode), pipeline_sums()) << order << mode;
   }
 }
 
 TEST_F(TensorCore, AWaitThatIsTooWeakShowsWhenCopiesAreDoneLate) {
-  for (const char* order : test::kOrders) {
+  for (const char* order : kOrders) {
     for (const char* kernel : {"weak_wait", "no_wait", "no_commit"}) {
       const std::string message = fault(kernel, order);
       EXPECT_TRUE(!message.empty() || run(kernel, order) != pipeline_sums()) << kernel << " " << order;
@@ -103,7 +88,7 @@ TEST_F(TensorCore, AWaitThatIsTooWeakShowsWhenCopiesAreDoneLate) {
 }
 
 TEST_F(TensorCore, AMissingBarrierOfATileLoopShows) {
-  for (const char* order : test::kOrders) {
+  for (const char* order : kOrders) {
     for (const char* mode : {"wait", "issue"}) {
       EXPECT_NE(run("no_trailing_barrier", order, mode), pipeline_sums()) << order << mode;
     }
@@ -120,7 +105,7 @@ TEST_F(TensorCore, MisuseIsAFaultThatSaysWhat) {
       {"divergent_instructions", "divergent warp instructions: lanes 0 and 16"},
       {"product_part_of_a_warp", "names lanes that exited"},
   };
-  for (const char* order : test::kOrders) {
+  for (const char* order : kOrders) {
     for (const auto& [kernel, text] : faults) {
       const std::string message = fault(kernel, order);
       EXPECT_NE(message.find(text), std::string::npos) << kernel << " " << order << ": " << message;
@@ -129,33 +114,9 @@ TEST_F(TensorCore, MisuseIsAFaultThatSaysWhat) {
   }
 }
 
-TEST_F(TensorCore, ABlockMayAskForAsMuchSharedMemoryAsTheDeviceHas) {
-  Values expected{};
-  std::reverse_copy(in_.begin(), in_.begin() + 128, expected.begin());
-  for (const size_t bytes : {size_t{48} << 10, size_t{100} << 10, size_t{163} << 10}) {
-    Values out{};
-    run_large_shared_(bytes, out.data(), in_.data());
-    EXPECT_EQ(out, expected) << bytes;
-  }
-  const auto refusal = [&](size_t bytes) -> std::string {
-    Values out{};
-    try {
-      run_large_shared_(bytes, out.data(), in_.data());
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "accepted";
-  };
-  EXPECT_EQ(refusal(size_t{164} << 10),
-            "CUDA: a kernel needs 167936 bytes of shared memory a block, device 0 has 166912; use a GPU of compute "
-            "capability 8.0, 9.0 or 10.0, or --device cpu");
-  EXPECT_NE(refusal(size_t{228} << 10).find("a kernel wants 233472 bytes of shared memory a block, allowed: 232448"),
-            std::string::npos);
-}
-
 TEST_F(TensorCore, AnUnknownModeIsRefused) {
-  EXPECT_EQ(fault("pipeline", "forward", "never"), "MHMOE_EMULATOR_CP_ASYNC=never: allowed: wait, issue");
+  EXPECT_EQ(fault("pipeline", "forward", "never"), "emulator: EMULATOR_CP_ASYNC=never: allowed: wait, issue");
 }
 
 }  // namespace
-}  // namespace mhmoe
+}  // namespace planted

@@ -4,12 +4,13 @@
 #include <cstring>
 #include <string>
 
-#include "core/error.h"
 #include "emulator/async_copy.h"
-#include "emulator/scheduler.h"
-#include "emulator/static_shared.h"
+#include "emulator/fault.h"
+#include "scheduler.h"
+#include "static_shared.h"
+#include "text.h"
 
-namespace mhmoe::emulator {
+namespace emulator {
 
 Index threadIdx, blockIdx, blockDim, gridDim;
 
@@ -23,7 +24,7 @@ std::span<std::byte> dynamic_shared, static_shared;  // of the block that runs
 struct DynamicShared {
   explicit DynamicShared(size_t bytes) : size(bytes) {
     if (bytes > 0 && posix_memalign(reinterpret_cast<void**>(&data), 128, bytes) != 0) {
-      fail(ExitCode::kMemory, "emulator: no memory for {} bytes of shared memory", bytes);
+      throw Fault(text("no memory for %zu bytes of shared memory", bytes));
     }
   }
   ~DynamicShared() { std::free(data); }
@@ -41,9 +42,9 @@ void poison_shared() {
   }
 }
 
-void run_blocks(const cudaLaunchConfig_t& config, void (*body)(void*), void* data) {
+void run_grid(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
   static uint64_t launches = 0;
-  MHMOE_CHECK(!scheduler().running(), "emulator: a kernel starts a kernel");
+  if (scheduler().running()) throw Fault("a kernel starts a kernel");
   Order order = Order::from_environment(launches++);
   read_async_copy_mode();
   blockDim = {config.blockDim.x, config.blockDim.y, config.blockDim.z};
@@ -56,20 +57,20 @@ void run_blocks(const cudaLaunchConfig_t& config, void (*body)(void*), void* dat
                 static_cast<unsigned>(block / (size_t{gridDim.x} * gridDim.y))};
     poison_shared();
     forget_async_copies();
-    const std::string fault = scheduler().run_block(order, body, data);
-    if (!fault.empty()) fail(ExitCode::kInternal, "emulator: {}", fault);
+    const std::string fault = scheduler().run_block(order, body);
+    if (!fault.empty()) throw Fault(fault);
   }
 }
 
 }  // namespace
 
-cudaError_t run_grid(const cudaLaunchConfig_t& config, void (*body)(void*), void* data) {
+cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> body) {
   const dim3 &grid = config.gridDim, &block = config.blockDim;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   const bool possible = threads > 0 && threads <= kMaxThreads && grid.x > 0 && grid.x <= 0x7fffffff && grid.y > 0 &&
                         grid.y <= 65535 && grid.z > 0 && grid.z <= 65535 && config.dynamicSmemBytes <= kMaxSharedBytes;
   if (!possible) return cudaErrorInvalidConfiguration;
-  run_blocks(config, body, data);
+  run_grid(config, body);
   return cudaSuccess;
 }
 
@@ -102,7 +103,7 @@ void warp_instruction(WarpInstruction& own) {
 }
 
 void kernel_fault(const char* text) {
-  scheduler().fault("{}", text);
+  scheduler().fault(text);
 }
 
-}  // namespace mhmoe::emulator
+}  // namespace emulator

@@ -1,0 +1,16 @@
+// Kernel launches. Included by simt.h.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <tuple>
+
+#include "emulator/engine.h"
+
+// Arguments are converted to the parameters' types here, and every thread gets its own copy, as on a device.
+template <class... Params, class... Args>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...), Args&&... args) {
+  static_assert(sizeof...(Params) == sizeof...(Args), "one argument a parameter of the kernel");
+  return emulator::launch(
+      *config, [kernel, copies = std::tuple<Params...>(static_cast<Params>(args)...)] { std::apply(kernel, copies); });
+}
