@@ -10,6 +10,10 @@ namespace mhmoe::cuda {
 void rms_norm_forward(Context& ctx, const ops::RmsNormForward& args);
 void rms_norm_backward(Context& ctx, const ops::RmsNormBackward& args);
 void rms_norm_backward_scratch(Context& ctx, const ops::RmsNormBackward& args);
+void matmul(Context& ctx, const ops::Matmul& args);
+void matmul_scratch(Context& ctx, const ops::Matmul& args);
+void bias_backward(Context& ctx, const ops::BiasBackward& args);
+void bias_backward_scratch(Context& ctx, const ops::BiasBackward& args);
 void rotary(Context& ctx, const ops::Rotary& args);
 void router_forward(Context& ctx, const ops::RouterForward& args);
 void router_forward_scratch(Context& ctx, const ops::RouterForward& args);

@@ -2,6 +2,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/launch.h"
+#include "kernels/partials.h"
 #include "kernels/reduce.cuh"
 #include "kernels/vector.cuh"
 
@@ -83,14 +84,6 @@ __global__ void rms_norm_grad_weight_kernel(float* partial, const Y* grad_y, con
   partial[blockIdx.y * cols + c] = sum;
 }
 
-__global__ void add_partials_kernel(float* total, const float* partial, int64_t chunks, int64_t cols) {
-  const int64_t c = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (c >= cols) return;
-  float sum = 0;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * cols + c];
-  total[c] += sum;
-}
-
 // f32 [chunks, cols]
 Tensor allocate_partials(Context& ctx, const Tensor& x) {
   return ctx.step().allocate("rms_norm_grad_weight_partials", DType::kF32,
@@ -135,8 +128,7 @@ void rms_norm_backward(Context& ctx, const ops::RmsNormBackward& args) {
            rms_norm_grad_weight_kernel<Element>, elements<float>(partial), elements<const Y>(args.grad_y),
            elements<const float>(args.x), elements<const float>(args.inv_rms), rows, cols);
   });
-  launch({.grid = column_blocks, .block = kThreads, .stream = stream_of(ctx)}, add_partials_kernel,
-         elements<float>(args.grad_weight), elements<const float>(partial), chunks, cols);
+  add_partials(ctx, args.grad_weight, partial);
 }
 
 }  // namespace mhmoe::cuda

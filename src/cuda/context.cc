@@ -1,6 +1,9 @@
 #include "cuda/context.h"
 
+#include <optional>
+
 #include "core/log.h"
+#include "cuda/cublas.h"
 #include "cuda/cuda_check.h"
 #include "cuda/identity.h"
 #include "cuda/kernel_table.h"
@@ -43,15 +46,18 @@ class CudaContext final : public Context {
   explicit CudaContext(int ordinal)
       : Context(std::make_unique<DeviceMemory>(), &kernel_table(), context_name(ordinal)) {
     MHMOE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    cublas_.emplace(stream_);
   }
 
   ~CudaContext() override {
+    cublas_.reset();
     const cudaError_t code = cudaStreamDestroy(stream_);
     if (code != cudaSuccess) log::error("CUDA: cudaStreamDestroy: {}", cudaGetErrorString(code));
   }
 
   void synchronize() override { MHMOE_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
   void* compute_stream() const override { return stream_; }
+  CublasHandle& cublas() { return *cublas_; }
 
  protected:
   void do_upload(const Tensor& dst, const void* src) override {
@@ -71,6 +77,7 @@ class CudaContext final : public Context {
 
  private:
   cudaStream_t stream_ = nullptr;
+  std::optional<CublasHandle> cublas_;
 };
 
 }  // namespace
@@ -78,6 +85,10 @@ class CudaContext final : public Context {
 std::unique_ptr<Context> create_context(int ordinal) {
   MHMOE_CUDA_CHECK(cudaSetDevice(ordinal));
   return std::make_unique<CudaContext>(ordinal);
+}
+
+CublasHandle& cublas_of(Context& ctx) {
+  return static_cast<CudaContext&>(ctx).cublas();
 }
 
 // The count is not touched when the call fails, so only the code tells.

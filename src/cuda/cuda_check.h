@@ -1,12 +1,16 @@
-// Every call of the CUDA runtime goes through MHMOE_CUDA_CHECK.
+// Every call of the CUDA runtime goes through MHMOE_CUDA_CHECK; CUDA's libraries have such a macro each on fail_call.
 #pragma once
 
 #include <cuda_runtime.h>
+
+#include <string_view>
 
 #include "core/error.h"
 
 namespace mhmoe::cuda {
 
+// Throws Error(code) that says which call failed, where, on which device and why: the library's own words.
+[[noreturn]] void fail_call(ExitCode code, const char* call, const char* file, int line, std::string_view reason);
 [[noreturn]] void fail_call(cudaError_t code, const char* call, const char* file, int line);
 
 inline void check_call(cudaError_t code, const char* call, const char* file, int line) {

@@ -58,6 +58,28 @@ TEST_F(Sizing, KnowsWhatTheRouterTakes) {
   }
 }
 
+TEST_F(Sizing, KnowsWhatProductsTake) {
+  for (const int64_t rows : kRowCounts) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      const Tensor a = zeros(ctx, DType::kBF16, {rows, 24}), b = zeros(ctx, DType::kBF16, {40, 24});
+      const Tensor out = zeros(ctx, DType::kBF16, {rows, 40}), bias = f32(ctx, {40});
+      ops::matmul(ctx, {.out = out, .a = a, .b = b, .transpose_b = true});
+      ops::matmul(ctx, {.out = out, .a = a, .b = b, .transpose_b = true, .bias = bias});
+      ops::bias_backward(ctx, {bias, out});
+    });
+    for (const char* name : {"cublas_workspace", "matmul_wide_rows"}) EXPECT_EQ(by_name.contains(name), rows > 0);
+  }
+}
+
+TEST_F(Sizing, KnowsWhatBiasBackwardTakes) {
+  for (const int64_t rows : kRowCounts) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      ops::bias_backward(ctx, {f32(ctx, {40}), f32(ctx, {rows, 40})});
+    });
+    EXPECT_EQ(by_name.contains("bias_backward_partials"), rows > 0);
+  }
+}
+
 TEST_F(Sizing, KnowsThatTheOtherOpsTakeNothing) {
   for (const int64_t rows : kRowCounts) {
     const auto by_name = expect_equal_peaks([&](Context& ctx) {

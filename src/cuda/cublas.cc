@@ -1,0 +1,72 @@
+#include "cuda/cublas.h"
+
+#include "core/log.h"
+#include "cuda/context.h"
+
+namespace mhmoe::cuda {
+namespace {
+
+cudaDataType type_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return CUDA_R_32F;
+    case DType::kBF16:
+      return CUDA_R_16BF;
+    default:
+      fail(ExitCode::kInternal, "[gemm] no product of {}", to_string(dtype));
+  }
+}
+
+}  // namespace
+
+void fail_cublas(cublasStatus_t status, const char* call, const char* file, int line) {
+  fail_call(status == CUBLAS_STATUS_ALLOC_FAILED ? ExitCode::kMemory : ExitCode::kDevice, call, file, line,
+            fmt::format("{} ({})", cublasGetStatusString(status), cublasGetStatusName(status)));
+}
+
+CublasHandle::~CublasHandle() {
+  if (handle_ == nullptr) return;
+  const cublasStatus_t status = cublasDestroy(handle_);
+  if (status != CUBLAS_STATUS_SUCCESS) log::error("CUDA: cublasDestroy: {}", cublasGetStatusString(status));
+}
+
+// The default mode never rounds f32 operands to TF32. Not the pedantic one, which would keep bf16 products off the
+// tensor cores; but partial sums of a split product are added in f32 also where the output is bf16.
+void CublasHandle::create() {
+  MHMOE_CUBLAS_CHECK(cublasCreate(&handle_));
+  MHMOE_CUBLAS_CHECK(cublasSetStream(handle_, stream_));
+  constexpr int kMode = int{CUBLAS_DEFAULT_MATH} | int{CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION};
+  MHMOE_CUBLAS_CHECK(cublasSetMathMode(handle_, static_cast<cublasMath_t>(kMode)));
+}
+
+cublasHandle_t CublasHandle::with(const Tensor& workspace) {
+  if (handle_ == nullptr) create();
+  if (workspace.data != workspace_) {
+    MHMOE_CUBLAS_CHECK(cublasSetWorkspace(handle_, workspace.data, workspace.bytes()));
+    workspace_ = workspace.data;
+  }
+  return handle_;
+}
+
+Tensor allocate_cublas_workspace(Context& ctx) {
+  constexpr int64_t kMebibyte = int64_t{1} << 20;
+  // A sizing pass may run where no device is: the most is planned for then.
+  int device = 0, major = 9;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
+    cudaGetLastError();
+  }
+  return ctx.step().allocate("cublas_workspace", DType::kU8, {(major >= 9 ? 32 : 4) * kMebibyte});
+}
+
+// cuBLAS is column-major: it sees every row-major matrix as its transpose, so out^T = op(b)^T op(a)^T is asked for.
+void gemm(Context& ctx, const Tensor& workspace, const Gemm& args) {
+  const float alpha = 1, beta = args.accumulate ? 1 : 0;
+  const auto operation = [](const GemmMatrix& matrix) { return matrix.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
+  MHMOE_CUBLAS_CHECK(cublasGemmEx_64(
+      cublas_of(ctx).with(workspace), operation(args.b), operation(args.a), args.n, args.m, args.k, &alpha, args.b.data,
+      type_of(args.b.dtype), args.b.stride, args.a.data, type_of(args.a.dtype), args.a.stride, &beta, args.out.data,
+      type_of(args.out.dtype), args.out.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+}
+
+}  // namespace mhmoe::cuda
