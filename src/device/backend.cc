@@ -17,7 +17,11 @@ std::filesystem::path module_path(std::string_view name) {
 const Backend& load_module(const std::filesystem::path& path) {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   fix_float_environment();
-  if (handle == nullptr) fail(ExitCode::kDevice, "cannot load the module {}: {}", path.string(), dlerror());
+  if (handle == nullptr) {
+    // The loader's words name what is missing: "libcublas.so.13: cannot open shared object file: ..."
+    fail(ExitCode::kDevice, "cannot load the module {}: {}; install what is missing, or use --device cpu",
+         path.string(), dlerror());
+  }
   const auto entry = reinterpret_cast<BackendEntry>(dlsym(handle, kBackendEntrySymbol));
   if (entry == nullptr) {
     fail(ExitCode::kDevice, "{} is no mhmoe module: it has no symbol {}", path.string(), kBackendEntrySymbol);
@@ -56,7 +60,13 @@ ChosenBackend open_backend(std::string_view device, const Backend& cpu) {
   if (device != "auto") {
     fail(ExitCode::kUsage, "--device {}: unknown device; allowed: auto, cpu, cuda, emulated", device);
   }
-  return choose_backend(find_backend("cuda", cpu), cpu);
+  const Backend* cuda = nullptr;
+  try {
+    cuda = find_backend("cuda", cpu);
+  } catch (const Error& error) {
+    return use_cpu(cpu, fmt::format("cpu: {}", error.what()));
+  }
+  return choose_backend(cuda, cpu);
 }
 
 ChosenBackend choose_backend(const Backend* cuda, const Backend& cpu) {

@@ -1,8 +1,10 @@
 // The seam between the program and a backend module.
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 
 #include "core/log.h"
 #include "cuda/emulated_test.h"
@@ -123,6 +125,22 @@ TEST_F(Module, AutoTakesOnlyACompleteBackend) {
                          .incomplete_reason = cpu::backend().incomplete_reason,
                          .prefers_bf16 = emulated.prefers_bf16};
   EXPECT_EQ(choose_backend(&complete, cpu::backend()).backend, &complete);
+}
+
+TEST(Device, AModuleThatCannotBeLoadedSaysWhatIsMissing) {
+  const std::string name = fmt::format("broken_{}", getpid());
+  const auto path = beside_the_program(fmt::format("libmhmoe_{}.so", name).c_str());
+  std::ofstream(path) << "no module";
+  try {
+    find_backend(name, cpu::backend());
+    FAIL() << "loaded";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kDevice);
+    const std::string message = error.what();
+    EXPECT_TRUE(message.starts_with("cannot load the module " + path.string() + ": ")) << message;
+    EXPECT_TRUE(message.ends_with("; install what is missing, or use --device cpu")) << message;
+  }
+  std::filesystem::remove(path);
 }
 
 TEST_F(Module, ShowsOnlyItsEntryPoint) {
