@@ -80,6 +80,25 @@ TEST_F(Sizing, KnowsWhatBiasBackwardTakes) {
   }
 }
 
+TEST_F(Sizing, KnowsWhatAssignSlotsTakes) {
+  for (const int64_t rows : kRowCounts) {
+    for (const int64_t capacity : {0, 3}) {
+      const auto by_name = expect_equal_peaks([&](Context& ctx) {
+        const auto i32 = [&](std::initializer_list<int64_t> dims) { return zeros(ctx, DType::kI32, dims); };
+        ops::assign_slots(ctx, {.slot = i32({rows, 2}),
+                                .row_of = i32({rows, 2}),
+                                .row_assignment = i32({capacity > 0 ? 5 * capacity : rows * 2}),
+                                .begin = i32({5}),
+                                .rows = i32({5}),
+                                .load = i32({5}),
+                                .expert_index = i32({rows, 2}),
+                                .capacity = capacity});
+      });
+      EXPECT_EQ(by_name.contains("assign_slots_counts"), rows > 0);
+    }
+  }
+}
+
 TEST_F(Sizing, KnowsThatTheOtherOpsTakeNothing) {
   for (const int64_t rows : kRowCounts) {
     const auto by_name = expect_equal_peaks([&](Context& ctx) {

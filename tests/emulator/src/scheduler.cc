@@ -130,6 +130,15 @@ uint64_t Scheduler::exchange(WarpOperation operation, unsigned mask, LaneInput i
   return warp.results[own];
 }
 
+uint64_t Scheduler::lanes_that_match(const Warp& warp, unsigned mask, unsigned lane) {
+  uint64_t matches = 0;
+  for (unsigned lanes = mask; lanes != 0; lanes &= lanes - 1) {
+    const auto l = static_cast<unsigned>(std::countr_zero(lanes));
+    if (warp.inputs[l].word == warp.inputs[lane].word) matches |= uint64_t{1} << l;
+  }
+  return matches;
+}
+
 // The last lane to arrive gives all of them their results.
 void Scheduler::complete(Warp& warp, Group& group) {
   const unsigned first = current_ - lane();
@@ -142,7 +151,11 @@ void Scheduler::complete(Warp& warp, Group& group) {
   }
   for (unsigned lanes = group.mask; lanes != 0; lanes &= lanes - 1) {
     const auto l = static_cast<unsigned>(std::countr_zero(lanes));
-    warp.results[l] = group.operation == WarpOperation::kShuffle ? warp.inputs[warp.inputs[l].source].word : votes;
+    if (group.operation == WarpOperation::kShuffle) {
+      warp.results[l] = warp.inputs[warp.inputs[l].source].word;
+    } else {
+      warp.results[l] = group.operation == WarpOperation::kMatch ? lanes_that_match(warp, group.mask, l) : votes;
+    }
   }
   group.arrived = 0;
 }

@@ -53,6 +53,7 @@ class Scheduler {
   void wait();
   void open_barrier();
   void complete(Warp& warp, Group& group);
+  static uint64_t lanes_that_match(const Warp& warp, unsigned mask, unsigned lane);
   void execute(const Warp& warp);
   Fiber& fiber_of(unsigned thread);
   void switch_to(Fiber& to);

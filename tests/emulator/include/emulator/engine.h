@@ -34,7 +34,7 @@ struct SourceLine {
 // Waits until every thread of the block that has not exited is here; returns how many came with `predicate`.
 unsigned block_barrier(SourceLine at, bool predicate);
 
-enum class WarpOperation : unsigned { kSync, kShuffle, kBallot, kInstruction };
+enum class WarpOperation : unsigned { kSync, kShuffle, kBallot, kMatch, kInstruction };
 
 // What a lane brings to a warp operation; `source` is the lane that a shuffle reads.
 struct LaneInput {
@@ -42,7 +42,8 @@ struct LaneInput {
   unsigned source = 0;
 };
 
-// Waits for all lanes of the mask. kShuffle: returns the source lane's word; kBallot: bit i is lane i's word; kSync: 0.
+// Waits for all lanes of the mask. kShuffle: returns the source lane's word; kBallot: bit i is lane i's word; kMatch: bit
+// i tells whether lane i brought the same word; kSync: 0.
 uint64_t warp_exchange(WarpOperation operation, unsigned mask, LaneInput input);
 
 // An instruction that a whole warp executes as one: each lane brings its own registers, and when all 32 are there,

@@ -95,6 +95,11 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   const uint64_t vote = predicate != 0 ? 1 : 0;
   return static_cast<unsigned>(emulator::warp_exchange(emulator::WarpOperation::kBallot, mask, {.word = vote}));
 }
+template <class T>
+unsigned __match_any_sync(unsigned mask, T value) {
+  return static_cast<unsigned>(
+      emulator::warp_exchange(emulator::WarpOperation::kMatch, mask, {.word = emulator::to_word(value)}));
+}
 inline int __any_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) != 0;
 }
