@@ -3,9 +3,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "emulator/async_copy.h"
 #include "emulator/fault.h"
+#include "emulator/stream.h"
 #include "scheduler.h"
 #include "static_shared.h"
 #include "text.h"
@@ -70,8 +72,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> body)
   const bool possible = threads > 0 && threads <= kMaxThreads && grid.x > 0 && grid.x <= 0x7fffffff && grid.y > 0 &&
                         grid.y <= 65535 && grid.z > 0 && grid.z <= 65535 && config.dynamicSmemBytes <= kMaxSharedBytes;
   if (!possible) return cudaErrorInvalidConfiguration;
-  run_grid(config, body);
-  return cudaSuccess;
+  return enqueue(config.stream, "a kernel", [config, body = std::move(body)] { run_grid(config, body); });
 }
 
 unsigned block_barrier(SourceLine at, bool predicate) {

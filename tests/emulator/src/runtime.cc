@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "emulator/stream.h"
+
 namespace {
 
 constexpr int kPoison = 0xff;  // not-a-number as f32 and bf16
@@ -86,13 +88,11 @@ cudaError_t cudaFree(void* data) {
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind /*kind*/,
-                            cudaStream_t /*stream*/) {
-  std::memcpy(target, source, bytes);
-  return cudaSuccess;
+                            cudaStream_t stream) {
+  return emulator::enqueue(stream, "cudaMemcpyAsync", [=] { std::memcpy(target, source, bytes); });
 }
-cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t /*stream*/) {
-  std::memset(target, value, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t stream) {
+  return emulator::enqueue(stream, "cudaMemsetAsync", [=] { std::memset(target, value, bytes); });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
