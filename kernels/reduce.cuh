@@ -23,18 +23,29 @@ __device__ T warp_max(T value) {
   return value;
 }
 
-// Every thread gets the sum. kThreads is the block's size, a multiple of the warp's. All threads must call.
-template <int kThreads>
-__device__ float block_sum(float value) {
+// What each warp of the block has, for every thread. All threads must call.
+template <int kThreads, class T, class Combine>
+__device__ T block_combine(T of_warp, Combine combine) {
   constexpr int kWarps = kThreads / kWarpSize;
-  __shared__ float partial[kWarps];
-  value = warp_sum(value);
-  if (threadIdx.x % kWarpSize == 0) partial[threadIdx.x / kWarpSize] = value;
+  __shared__ T partial[kWarps];
+  if (threadIdx.x % kWarpSize == 0) partial[threadIdx.x / kWarpSize] = of_warp;
   __syncthreads();
-  float total = 0;
-  for (int w = 0; w < kWarps; ++w) total += partial[w];
+  T total = partial[0];
+  for (int w = 1; w < kWarps; ++w) total = combine(total, partial[w]);
   __syncthreads();  // `partial` may be reused by the next call
   return total;
+}
+
+// Every thread gets the sum. kThreads is the block's size, a multiple of the warp's. All threads must call.
+template <int kThreads, class T>
+__device__ T block_sum(T value) {
+  return block_combine<kThreads>(warp_sum(value), [](T a, T b) { return a + b; });
+}
+
+// The same for the largest.
+template <int kThreads, class T>
+__device__ T block_max(T value) {
+  return block_combine<kThreads>(warp_max(value), [](T a, T b) { return b > a ? b : a; });
 }
 
 }  // namespace mhmoe::cuda

@@ -36,8 +36,8 @@ struct Kernels {
 
   std::vector<std::string> missing;  // before the table, which fills it
   ops::KernelTable table = {
-      .embedding_forward = not_built<ops::EmbeddingForward, "embedding_forward">(),
-      .embedding_backward = not_built<ops::EmbeddingBackward, "embedding_backward">(),
+      .embedding_forward = embedding_forward,
+      .embedding_backward = {embedding_backward, embedding_backward_scratch},
       .rms_norm_forward = rms_norm_forward,
       .rms_norm_backward = {rms_norm_backward, rms_norm_backward_scratch},
       .matmul = {matmul, matmul_scratch},
@@ -46,8 +46,8 @@ struct Kernels {
       .attention_forward = not_built<ops::AttentionForward, "attention_forward">(),
       .attention_backward = not_built<ops::AttentionBackward, "attention_backward">(),
       .attention_cached = not_built<ops::AttentionCached, "attention_cached">(),
-      .activation_forward = not_built<ops::ActivationForward, "activation_forward">(),
-      .activation_backward = not_built<ops::ActivationBackward, "activation_backward">(),
+      .activation_forward = activation_forward,
+      .activation_backward = activation_backward,
       .router_forward = {router_forward, router_forward_scratch},
       .router_backward = router_backward,
       .assign_slots = {assign_slots, assign_slots_scratch},
@@ -56,10 +56,10 @@ struct Kernels {
       .grouped_matmul = not_built<ops::GroupedMatmul, "grouped_matmul">(),
       .grouped_weight_grad = not_built<ops::GroupedWeightGrad, "grouped_weight_grad">(),
       .grouped_bias_backward = not_built<ops::GroupedBiasBackward, "grouped_bias_backward">(),
-      .cross_entropy = not_built<ops::CrossEntropy, "cross_entropy">(),
+      .cross_entropy = cross_entropy,
       .cast = cast,
-      .add = not_built<ops::Add, "add">(),
-      .reduce = not_built<ops::Reduce, "reduce">(),
+      .add = add,
+      .reduce = {reduce, reduce_scratch},
       .clip_scale = clip_scale,
       .adam_update = adam_update,
   };

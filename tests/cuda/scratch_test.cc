@@ -99,6 +99,25 @@ TEST_F(Sizing, KnowsWhatAssignSlotsTakes) {
   }
 }
 
+TEST_F(Sizing, KnowsWhatEmbeddingBackwardTakes) {
+  for (const int64_t rows : kRowCounts) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      ops::embedding_backward(ctx, {f32(ctx, {9, 4}), f32(ctx, {rows, 4}), zeros(ctx, DType::kI32, {rows})});
+    });
+    EXPECT_TRUE(by_name.contains("embedding_backward_buckets"));
+    EXPECT_EQ(by_name.contains("assign_slots_counts"), rows > 0);
+  }
+}
+
+TEST_F(Sizing, KnowsWhatReduceTakes) {
+  for (const int64_t rows : kRowCounts) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      ops::reduce(ctx, {.out = f32(ctx, {1}), .in = f32(ctx, {rows, 40})});
+    });
+    EXPECT_EQ(by_name.contains("reduce_partials"), rows > 0);
+  }
+}
+
 TEST_F(Sizing, KnowsThatTheOtherOpsTakeNothing) {
   for (const int64_t rows : kRowCounts) {
     const auto by_name = expect_equal_peaks([&](Context& ctx) {

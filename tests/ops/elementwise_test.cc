@@ -52,21 +52,24 @@ TEST_F(ElementwiseTest, ReduceAddsScaledSums) {
 
 // Numbers of very different sizes that cancel leave nothing but rounding errors, which another order would change.
 TEST_F(ElementwiseTest, ReduceAddsInAnOrderThatThreadsDoNotChange) {
-  const int64_t half = 60000;
-  const Tensor in = random(DType::kF32, {2 * half}), one = zeros(DType::kF32, {1}), three = zeros(DType::kF32, {1});
-  for (int64_t i = 0; i < half; ++i) {
-    const double value = read_value(in, i) * std::pow(10.0, static_cast<double>(i % 20));
-    write_value(in, i, value);
-    write_value(in, 2 * half - 1 - i, -value);
+  int with_errors = 0;
+  for (const int64_t half : {40000, 50001, 60000}) {
+    const Tensor in = random(DType::kF32, {2 * half}), one = zeros(DType::kF32, {1}), three = zeros(DType::kF32, {1});
+    for (int64_t i = 0; i < half; ++i) {
+      const double value = read_value(in, i) * std::pow(10.0, static_cast<double>(i % 20));
+      write_value(in, i, value);
+      write_value(in, 2 * half - 1 - i, -value);
+    }
+    {
+      const WithThreads threads(1);
+      ops::reduce(ctx(), {one, in});
+    }
+    const WithThreads threads(3);
+    ops::reduce(ctx(), {three, in});
+    with_errors += read_value(one, 0) != 0 ? 1 : 0;
+    expect_equal("three threads", three, values(one));
   }
-  {
-    const WithThreads threads(1);
-    ops::reduce(ctx(), {one, in});
-  }
-  const WithThreads threads(3);
-  ops::reduce(ctx(), {three, in});
-  EXPECT_NE(read_value(one, 0), 0) << "the test has nothing to see";
-  expect_equal("three threads", three, values(one));
+  EXPECT_GT(with_errors, 0) << "the test has nothing to see";
 }
 
 TEST_F(ElementwiseTest, ReduceLetsNotANumberThrough) {
