@@ -5,6 +5,7 @@
 
 #include "core/parallel_for.h"
 #include "cpu/kernels.h"
+#include "cpu/rows.h"
 #include "cpu/simd_math.h"
 
 namespace mhmoe::cpu {
@@ -50,6 +51,7 @@ void cross_entropy(Context& /*ctx*/, const ops::CrossEntropy& args) {
   const auto* logits = args.logits.as<const float>();
   const auto* targets = args.targets.as<const int32_t>();
   auto* loss = args.loss.as<float>();
+  const float scale = scale_or_one(args.scale);
   dispatch_float(with_grad ? args.grad_logits.dtype : DType::kF32, [&](auto zero) {
     using T = decltype(zero);
     auto* grad = with_grad ? args.grad_logits.as<T>() : nullptr;
@@ -63,7 +65,7 @@ void cross_entropy(Context& /*ctx*/, const ops::CrossEntropy& args) {
         }
         const RowStatistics statistics = row_statistics(row, vocabulary);
         loss[n] = static_cast<float>(std::log(statistics.sum) + (double{statistics.max} - row[targets[n]]));
-        if (with_grad) grad_row(grad + n * vocabulary, row, vocabulary, statistics, targets[n], args.scale);
+        if (with_grad) grad_row(grad + n * vocabulary, row, vocabulary, statistics, targets[n], scale);
       }
     });
   });

@@ -6,6 +6,7 @@
 
 #include "core/parallel_for.h"
 #include "cpu/kernels.h"
+#include "cpu/rows.h"
 #include "cpu/simd_math.h"
 
 namespace mhmoe::cpu {
@@ -75,7 +76,7 @@ void reduce(Context& /*ctx*/, const ops::Reduce& args) {
   });
   double total = 0;
   for (int64_t c = 0; c < chunks; ++c) total += sums[c];
-  args.out.as<float>()[0] += static_cast<float>(args.scale * total);
+  args.out.as<float>()[0] += static_cast<float>(scale_or_one(args.scale) * total);
 }
 
 }  // namespace mhmoe::cpu

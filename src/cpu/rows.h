@@ -4,7 +4,14 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/tensor.h"
+
 namespace mhmoe::cpu {
+
+// The value of an op's optional scale, f32 [1].
+inline float scale_or_one(const Tensor& scale) {
+  return scale.empty() ? 1.0F : scale.as<const float>()[0];
+}
 
 // Rows a thread must at least get for its start to be worth it.
 inline int64_t row_grain(int64_t cols) {

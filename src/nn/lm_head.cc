@@ -27,7 +27,7 @@ void LmHead::logits(Pass& pass, const Tensor& logits, const Tensor& hidden) cons
 }
 
 void LmHead::logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& losses, const Tensor& grad_logits,
-                               const Tensor& hidden, const Tensor& targets, float scale) const {
+                               const Tensor& hidden, const Tensor& targets, const Tensor& scale) const {
   this->logits(pass, logits, hidden);
   ops::cross_entropy(
       pass.ctx, {.loss = losses, .logits = logits, .targets = targets, .grad_logits = grad_logits, .scale = scale});
@@ -40,12 +40,12 @@ void LmHead::forward(Pass& pass, const Tensor& losses, const Tensor& hidden, con
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t n = std::min(chunk, rows - begin);
     logits_and_losses(pass, buffer.slice_rows(0, n), losses.slice(begin, n), {}, hidden.slice_rows(begin, n),
-                      targets.slice(begin, n), 0);
+                      targets.slice(begin, n));
   }
 }
 
 void LmHead::forward_backward(Pass& pass, const Tensor& losses, const Tensor& grad_hidden, const Tensor& hidden,
-                              const Tensor& targets, float scale) const {
+                              const Tensor& targets, const Tensor& scale) const {
   const ArenaScope scope = pass.scope();
   const int64_t rows = hidden.rows(), chunk = chunk_rows(rows), vocab = weight_.dims[0];
   const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, vocab});

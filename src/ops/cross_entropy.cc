@@ -14,6 +14,7 @@ void cross_entropy(Context& ctx, const CrossEntropy& args) {
   if (!args.grad_logits.empty()) {
     Argument(ctx, kOp, "grad_logits", args.grad_logits).matrix(rows, vocabulary).floating().may_be(args.logits);
   }
+  if (!args.scale.empty()) Argument(ctx, kOp, "scale", args.scale).shape({1}).dtype(DType::kF32);
   run(ctx, &KernelTable::cross_entropy, args);
 }
 

@@ -23,6 +23,7 @@ void reduce(Context& ctx, const Reduce& args) {
   constexpr auto kOp = "reduce";
   Argument(ctx, kOp, "in", args.in).dtype(DType::kF32);
   Argument(ctx, kOp, "out", args.out).shape({1}).dtype(DType::kF32);
+  if (!args.scale.empty()) Argument(ctx, kOp, "scale", args.scale).shape({1}).dtype(DType::kF32);
   run(ctx, &KernelTable::reduce, args);
 }
 

@@ -13,12 +13,12 @@ struct Cast {
 struct Add {
   Tensor out, a, b;
 };
-// out[0] += scale * sum(in), or the sum of squares. out: f32 [1]; in: f32. Sums in fixed chunks: the same bits at any
-// number of threads.
+// out[0] += scale[0] * sum(in), or the sum of squares. out, scale: f32 [1], scale absent for 1; in: f32. Sums in fixed
+// chunks: the same bits at any number of threads.
 struct Reduce {
   Tensor out, in;
   bool squares = false;
-  float scale = 1;
+  Tensor scale = {};
 };
 
 void cast(Context& ctx, const Cast& args);

@@ -26,13 +26,19 @@ CausalLm::CausalLm(const nn::ModelConfig& config, bool recompute_blocks, int64_t
       transformer_(config, parameters_, recompute_blocks),
       head_(config.tie_embeddings ? embedding_ : add_table(config, parameters_, "lm_head.weight"), logit_chunk_rows) {}
 
+Tensor upload_scale(Context& ctx, float scale) {
+  const Tensor out = ctx.state().allocate("loss scale", DType::kF32, {1});
+  ctx.upload(out, &scale);
+  return out;
+}
+
 void CausalLm::forward(Pass& pass, const Tensor& tokens, const Tensor& hidden) {
   const Tensor input = pass.allocate("residual stream", DType::kF32, {pass.tokens(), config_.hidden_size});
   ops::embedding_forward(pass.ctx, {.out = input, .table = embedding_.value, .tokens = tokens});
   transformer_.forward(pass, saved_, hidden, input);
 }
 
-void CausalLm::forward_backward(Pass& pass, const DeviceBatch& batch, const Tensor& losses, float scale) {
+void CausalLm::forward_backward(Pass& pass, const DeviceBatch& batch, const Tensor& losses, const Tensor& scale) {
   const ArenaScope scope = pass.scope();
   const Tensor hidden = pass.allocate("final norm output", pass.compute, {pass.tokens(), config_.hidden_size});
   forward(pass, batch.tokens, hidden);

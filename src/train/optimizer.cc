@@ -9,7 +9,8 @@
 namespace mhmoe::train {
 namespace {
 
-constexpr int kSumSquares = ops::kStepScalarCount;
+constexpr int kLossScale = ops::kStepScalarCount;
+constexpr int kSumSquares = kLossScale + 1;
 constexpr int kLoss = kSumSquares + 1;
 constexpr int kScalars = kLoss + 1;
 
@@ -22,6 +23,7 @@ bool decays(const nn::Parameter& parameter, WeightDecayOn on) {
 StepScalars::StepScalars(Context& ctx)
     : all(ctx.state().allocate("step scalars", DType::kF32, {kScalars})),
       update(all.slice(0, ops::kStepScalarCount)),
+      loss_scale(all.slice(kLossScale, 1)),
       sum_squares(all.slice(kSumSquares, 1)),
       loss(all.slice(kLoss, 1)) {}
 

@@ -13,8 +13,9 @@ namespace mhmoe::train {
 struct StepScalars {
   explicit StepScalars(Context& ctx);
 
-  Tensor all;          // f32, the three below
+  Tensor all;          // f32, the four below
   Tensor update;       // f32 [ops::kStepScalarCount]
+  Tensor loss_scale;   // f32 [1], 1 / counted targets of the step
   Tensor sum_squares;  // f32 [1], of the gradient
   Tensor loss;         // f32 [1], mean cross-entropy of the step in nats; the trainer adds micro-batches up here
 };

@@ -16,6 +16,9 @@ struct DeviceBatch {
   Tensor tokens, targets;
 };
 
+// f32 [1] in the state arena, holding `scale`.
+Tensor upload_scale(Context& ctx, float scale);
+
 class Task {
  public:
   virtual ~Task() = default;
@@ -23,9 +26,11 @@ class Task {
   virtual int64_t moe_layers() const = 0;
 
   // One micro-batch: accumulates onto pass.gradients the gradient of
-  //   scale * sum of cross-entropies of counted targets + pass.balance_scale * sum of the layers' balance losses.
-  // losses: f32 [B * T] cross-entropies in nats, 0 where not counted, overwritten. Statistics as pass says.
-  virtual void forward_backward(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses, float scale) = 0;
+  //   scale[0] * sum of cross-entropies of counted targets + pass.balance_scale * sum of the layers' balance losses.
+  // losses: f32 [B * T] cross-entropies in nats, 0 where not counted, overwritten. scale: f32 [1]. Statistics as pass
+  // says.
+  virtual void forward_backward(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses,
+                                const Tensor& scale) = 0;
   // Cross-entropies alone.
   virtual void evaluate(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses) = 0;
 };
@@ -38,7 +43,7 @@ class CausalLm final : public Task {
 
   nn::ParameterStore& parameters() override { return parameters_; }
   int64_t moe_layers() const override { return transformer_.moe_layers(); }
-  void forward_backward(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses, float scale) override;
+  void forward_backward(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses, const Tensor& scale) override;
   void evaluate(nn::Pass& pass, const DeviceBatch& batch, const Tensor& losses) override;
   // out: f32 [R, V], overwritten with the logits of the last R rows. tokens: i32 [B, T]. A cache in `pass` advances by
   // T.

@@ -127,7 +127,7 @@ std::vector<HostTensor> trace(Context& ctx, const nn::ModelConfig& config, const
                 .balance_scale = static_cast<float>(config.moe.balance_loss_weight)};
   Recorder recorder(ctx, pass.batch, pass.sequence_length);
   ctx.set_observer(&recorder);
-  model.forward_backward(pass, batch, losses, 1.0f / static_cast<float>(counted));
+  model.forward_backward(pass, batch, losses, upload_scale(ctx, 1.0f / static_cast<float>(counted)));
   ctx.set_observer(nullptr);
   ctx.step().check_empty();
 

@@ -47,7 +47,7 @@ Trainer::Statistics Trainer::allocate_statistics() {
           .load = ctx_.step().allocate("expert load", DType::kI32, {micro_batches(), layers, experts})};
 }
 
-void Trainer::micro_batch(const HostBatch& batch, int64_t index, const Statistics& statistics, float scale) {
+void Trainer::micro_batch(const HostBatch& batch, int64_t index, const Statistics& statistics) {
   ArenaScope scope(ctx_.step());
   const int64_t sequences = config_.train.micro_batch_sequences;
   const DeviceBatch on_device = upload_batch(ctx_, batch, index * sequences, sequences);
@@ -62,9 +62,9 @@ void Trainer::micro_batch(const HostBatch& batch, int64_t index, const Statistic
       .statistics = {.balance_loss = statistics.balance_loss.select(index), .load = statistics.load.select(index)},
       .gradients = &sink_,
       .balance_scale = balance_weight / static_cast<float>(micro_batches())};
-  task_.forward_backward(pass, on_device, losses, scale);
+  task_.forward_backward(pass, on_device, losses, scalars_->loss_scale);
   ctx_.observe(losses, "losses");
-  ops::reduce(ctx_, {.out = scalars_->loss, .in = losses, .scale = scale});
+  ops::reduce(ctx_, {.out = scalars_->loss, .in = losses, .scale = scalars_->loss_scale});
 }
 
 MoeSummary Trainer::summary_of(const Statistics& statistics) {
@@ -87,8 +87,9 @@ void Trainer::observe_parameters(const char* kind, Tensor nn::Parameter::*tensor
 void Trainer::accumulate(const HostBatch& batch, const Statistics& statistics) {
   const int64_t counted = batch.counted();
   const float scale = counted > 0 ? 1 / static_cast<float>(counted) : 0;
+  ctx_.upload(scalars_->loss_scale, &scale);
   ctx_.fill_zero(scalars_->loss);
-  for (int64_t i = 0; i < micro_batches(); ++i) micro_batch(batch, i, statistics, scale);
+  for (int64_t i = 0; i < micro_batches(); ++i) micro_batch(batch, i, statistics);
   observe_parameters("grad", &nn::Parameter::gradient);
 }
 

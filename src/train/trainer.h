@@ -71,7 +71,7 @@ class Trainer {
 
   int64_t micro_batches() const { return batch_sequences() / config_.train.micro_batch_sequences; }
   Statistics allocate_statistics();
-  void micro_batch(const HostBatch& batch, int64_t index, const Statistics& statistics, float scale);
+  void micro_batch(const HostBatch& batch, int64_t index, const Statistics& statistics);
   MoeSummary summary_of(const Statistics& statistics);
   void accumulate(const HostBatch& batch, const Statistics& statistics);
   void observe_parameters(const char* kind, Tensor nn::Parameter::*tensor);

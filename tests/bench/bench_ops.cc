@@ -110,7 +110,7 @@ void cross_entropy(benchmark::State& state) {
   const Tensor logits = operands.random(DType::kF32, {rows, vocabulary}), loss = operands.random(DType::kF32, {rows});
   const Tensor grad = operands.random(dtype_of(state), {rows, vocabulary});
   const Tensor targets = operands.integers(std::vector<int32_t>(rows, 5));
-  for (auto _ : state) ops::cross_entropy(operands.ctx(), {loss, logits, targets, grad, 1});
+  for (auto _ : state) ops::cross_entropy(operands.ctx(), {loss, logits, targets, grad});
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(logits.bytes() + grad.bytes()));
 }
 

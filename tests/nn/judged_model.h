@@ -125,7 +125,7 @@ inline Outputs run_model(const nn::ModelConfig& config, const Parameters<double>
     const train::DeviceBatch ids = {upload_ids(*ctx, batch.tokens, batch.length),
                                     upload_ids(*ctx, batch.targets, batch.length)};
     const Tensor losses = ctx->state().allocate("losses", DType::kF32, {tokens});
-    model.forward_backward(pass, ids, losses, 1.0f / static_cast<float>(counted));
+    model.forward_backward(pass, ids, losses, train::upload_scale(*ctx, 1.0f / static_cast<float>(counted)));
     for (const double loss : values_of(*ctx, losses)) cross_entropy += loss / static_cast<double>(counted);
   }
   ctx->step().check_empty();

@@ -234,7 +234,8 @@ Peak step_peak(int64_t experts, int64_t heads, int64_t width) {
                 .statistics = {ctx->state().allocate("statistics", DType::kF32, {kManyLayers}),
                                ctx->state().allocate("statistics", DType::kI32, {kManyLayers, experts})},
                 .gradients = &sink};
-  model.forward_backward(pass, {ids, ids}, ctx->state().allocate("losses", DType::kF32, {kRows}), 1);
+  model.forward_backward(pass, {ids, ids}, ctx->state().allocate("losses", DType::kF32, {kRows}),
+                         train::upload_scale(*ctx, 1));
   const auto& by_name = ctx->step().peak_by_name();
   Peak peak{by_name.at("routing") + by_name.at("router probabilities"), by_name.at("expert pre-activation"), 0};
   peak.rest = ctx->step().peak_bytes() - peak.routing - peak.pre_activation;

@@ -119,7 +119,7 @@ class TinyModel {
     Observations observations(*ctx_);
     ctx_->set_observer(&observations);
     ctx_->fill_zero(model_.parameters().gradient());
-    model_.forward_backward(pass, batch, losses, 1.0f / static_cast<float>(rows));
+    model_.forward_backward(pass, batch, losses, train::upload_scale(*ctx_, 1.0f / static_cast<float>(rows)));
     ctx_->set_observer(nullptr);
     ctx_->step().check_empty();
 

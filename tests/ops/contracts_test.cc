@@ -222,12 +222,13 @@ TEST_F(Contracts, GroupedMatmul) {
 
 TEST_F(Contracts, CrossEntropy) {
   using F = CrossEntropy;
-  const F valid{f32({3}), f32({3, 5}), i32({3}), bf16({3, 5})};
+  const F valid{f32({3}), f32({3, 5}), i32({3}), bf16({3, 5}), f32({1})};
   expect_checked<F>("cross_entropy", cross_entropy, valid,
                     {{"loss", &F::loss},
                      {"logits", &F::logits, kDefinesShape},
                      {"targets", &F::targets},
-                     {"grad_logits", &F::grad_logits, kOptional}});
+                     {"grad_logits", &F::grad_logits, kOptional},
+                     {"scale", &F::scale, kOptional}});
   F in_place = valid;
   in_place.grad_logits.data = in_place.logits.data;
   expect_refused<F>(cross_entropy, "[cross_entropy] grad_logits is bf16[3, 5]", in_place);
@@ -248,7 +249,8 @@ TEST_F(Contracts, Elementwise) {
   onto.out.data = onto.a.data;
   expect_refused<A>(add, "[add] out is bf16[6]", onto);
   using R = Reduce;
-  expect_checked<R>("reduce", reduce, {f32({1}), f32({2, 3})}, {{"out", &R::out}});
+  expect_checked<R>("reduce", reduce, {f32({1}), f32({2, 3}), false, f32({1})},
+                    {{"out", &R::out}, {"scale", &R::scale, kOptional}});
   expect_refused<R>(reduce, "[reduce] in is bf16", {f32({1}), bf16({2, 3})});
 }
 

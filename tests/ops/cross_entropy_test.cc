@@ -43,7 +43,7 @@ TEST_F(CrossEntropyTest, LossAndGradientAgreeWithPlainLoops) {
       const Expected expected = plain_loops(logits, targets, scale);
       for (const DType dtype : {DType::kF32, DType::kBF16}) {
         const Tensor loss = garbage(DType::kF32, {rows}), grad = garbage(dtype, {rows, vocabulary});
-        ops::cross_entropy(ctx(), {loss, logits, targets, grad, scale});
+        ops::cross_entropy(ctx(), {loss, logits, targets, grad, given(DType::kF32, {1}, {scale})});
         std::vector<double> tolerance;
         for (const double g : expected.grad) {
           tolerance.push_back(8 * 0x1p-24 * (std::abs(g) + scale) + unit_roundoff(dtype) * std::abs(g));
@@ -60,11 +60,12 @@ TEST_F(CrossEntropyTest, InPlaceAndWithoutGradientGiveTheSameBits) {
   const Tensor loss = garbage(DType::kF32, {6}), grad = garbage(DType::kF32, {6, 301});
   const Tensor loss_alone = garbage(DType::kF32, {6}), loss_in_place = garbage(DType::kF32, {6});
   const std::vector<double> before = values(logits);
-  ops::cross_entropy(ctx(), {loss, logits, targets, grad, 2});
+  const Tensor two = filled(DType::kF32, {1}, 2);
+  ops::cross_entropy(ctx(), {loss, logits, targets, grad, two});
   ops::cross_entropy(ctx(), {.loss = loss_alone, .logits = logits, .targets = targets});
   expect_equal("logits are left alone", logits, before);
   const WithThreads threads(1);
-  ops::cross_entropy(ctx(), {loss_in_place, logits, targets, logits, 2});
+  ops::cross_entropy(ctx(), {loss_in_place, logits, targets, logits, two});
   expect_equal("loss without gradient", loss_alone, values(loss));
   expect_equal("loss in place", loss_in_place, values(loss));
   expect_equal("gradient in place", logits, values(grad));
@@ -83,7 +84,7 @@ TEST_F(CrossEntropyTest, HugeLogitsStayFinite) {
   const Tensor logits = given(DType::kF32, {2, 3}, {1e4, -1e4, 0, -1e30, 1e30, 0});
   const Tensor targets = given(DType::kI32, {2}, {1, 1}), loss = garbage(DType::kF32, {2});
   const Tensor grad = garbage(DType::kF32, {2, 3});
-  ops::cross_entropy(ctx(), {loss, logits, targets, grad, 1});
+  ops::cross_entropy(ctx(), {loss, logits, targets, grad});
   expect_equal("loss", loss, std::vector<double>{2e4, 0});
   expect_equal("grad", grad, std::vector<double>{1, -1, 0, 0, 0, 0});
 }

@@ -41,7 +41,7 @@ TEST_F(ElementwiseTest, ReduceAddsScaledSums) {
         sum += term, magnitude += std::abs(term);
       }
       const Tensor out = filled(DType::kF32, {1}, 5);
-      ops::reduce(ctx(), {out, in, squares, 0.5F});
+      ops::reduce(ctx(), {out, in, squares, filled(DType::kF32, {1}, 0.5)});
       const double expected = 5 + 0.5 * sum;
       // Double sums: what is left is the rounding to float, before and after the addition.
       expect_close(fmt::format("sum of {}, squares {}", count, squares), out, std::vector<double>{expected},
