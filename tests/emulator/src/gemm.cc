@@ -8,7 +8,7 @@ namespace {
 
 // A block of c is kept in float while panels of k are packed beside it: small enough for the caches of any CPU.
 constexpr int64_t kBlockRows = 64, kBlockCols = 64, kPanel = 256;
-constexpr int64_t kLanes = 8, kTileCols = 4;
+constexpr int64_t kLanes = 4, kTileCols = 4;
 static_assert(kBlockRows % (2 * kLanes) == 0 && kBlockCols % kTileCols == 0);
 using Vector = float __attribute__((vector_size(kLanes * sizeof(float)), may_alias));
 
@@ -58,7 +58,7 @@ void pack(float (*to)[kWidth], const Product& product, const Operand& from, bool
   for (int64_t p = 0; p < inner.size(); ++p) std::transform(to[p], to[p] + kWidth, to[p], tf32);
 }
 
-// c[col..][row..] += a's rows times b's columns, one tile of 16 x 4 in registers.
+// c[col..][row..] += a's rows times b's columns, one tile of 8 x 4 in registers.
 void multiply_tile(Buffers& buffers, int64_t row, int64_t col, int64_t depth) {
   Vector sums[kTileCols][2];
   for (int64_t j = 0; j < kTileCols; ++j) {

@@ -1,0 +1,132 @@
+// The part of NCCL that trainers use, over MPI. Calls are queued on their stream like kernels; the ranks of a call
+// compare what they were asked for. MPI is the program's to initialise; a communicator of one rank does not need it.
+#include <nccl.h>
+
+#include <utility>
+
+#include "emulator/stream.h"
+#include "nccl/join.h"
+#include "nccl/queue.h"
+
+namespace emulator {
+namespace {
+
+struct Group {
+  int depth = 0;
+  cudaStream_t stream = nullptr;
+  std::vector<Call> calls;
+};
+thread_local Group group;
+
+void run(cudaStream_t stream, std::vector<Call> calls) {
+  enqueue(stream, "NCCL", [calls = std::make_shared<std::vector<Call>>(std::move(calls))] { exchange(*calls); });
+}
+
+}  // namespace
+
+ncclResult_t submit(Call call, cudaStream_t stream) {
+  if (call.request.number >= 0) call.request.number = ++call.clique->calls;
+  if (group.depth > 0) {
+    // NCCL would join the streams; the emulator knows groups of one stream.
+    if (!group.calls.empty() && group.stream != stream) return ncclInvalidUsage;
+    group.stream = stream;
+    group.calls.push_back(std::move(call));
+    return ncclSuccess;
+  }
+  std::vector<Call> calls;
+  calls.push_back(std::move(call));
+  run(stream, std::move(calls));
+  return ncclSuccess;
+}
+
+}  // namespace emulator
+
+extern "C" {
+
+ncclResult_t ncclGetVersion(int* version) {
+  *version = NCCL_VERSION_CODE;
+  return ncclSuccess;
+}
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+  *id = emulator::make_unique_id();
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank) {
+  *comm = nullptr;
+  if (size < 1 || rank < 0 || rank >= size) return ncclInvalidArgument;
+  auto clique = emulator::join(id, size, rank);
+  if (clique == nullptr) return ncclInvalidUsage;
+  *comm = new ncclComm{std::move(clique)};
+  return ncclSuccess;
+}
+ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank, ncclConfig_t* config) {
+  const bool waits = config == nullptr || config->blocking != 0;  // the emulator has no other communicators
+  return waits ? ncclCommInitRank(comm, size, id, rank) : ncclInvalidUsage;
+}
+ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* part, ncclConfig_t* /*config*/) {
+  if (comm == nullptr) return ncclInvalidArgument;
+  auto clique = emulator::split(*comm->clique, colour, key);
+  *part = clique == nullptr ? nullptr : new ncclComm{std::move(clique)};
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+  return comm == nullptr ? ncclInvalidArgument : ncclSuccess;
+}
+// What is queued still runs; MPI's communicator lives until MPI_Finalize, since giving it back is collective.
+ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  if (comm == nullptr) return ncclInvalidArgument;
+  delete comm;
+  return ncclSuccess;
+}
+// From any thread: a call that waits for other ranks gives up.
+ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  if (comm == nullptr) return ncclInvalidArgument;
+  comm->clique->aborted = true;
+  return ncclCommDestroy(comm);
+}
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
+  if (comm == nullptr) return ncclInvalidArgument;
+  *error = comm->clique->error;
+  return ncclSuccess;
+}
+ncclResult_t ncclCommCount(const ncclComm_t comm, int* count) {
+  if (comm == nullptr) return ncclInvalidArgument;
+  *count = comm->clique->size;
+  return ncclSuccess;
+}
+ncclResult_t ncclCommUserRank(const ncclComm_t comm, int* rank) {
+  if (comm == nullptr) return ncclInvalidArgument;
+  *rank = comm->clique->rank;
+  return ncclSuccess;
+}
+
+const char* ncclGetErrorString(ncclResult_t result) {
+  constexpr const char* kTexts[] = {"no error",
+                                    "unhandled cuda error",
+                                    "unhandled system error",
+                                    "internal error",
+                                    "invalid argument",
+                                    "invalid usage",
+                                    "remote process exited or there was a network error",
+                                    "NCCL operation in progress"};
+  return result >= 0 && result < ncclNumResults ? kTexts[result] : "unknown result code";
+}
+const char* ncclGetLastError(ncclComm_t /*comm*/) {
+  return "";
+}
+
+ncclResult_t ncclGroupStart() {
+  ++emulator::group.depth;
+  return ncclSuccess;
+}
+ncclResult_t ncclGroupEnd() {
+  emulator::Group& group = emulator::group;
+  if (group.depth == 0) return ncclInvalidUsage;
+  if (--group.depth > 0 || group.calls.empty()) return ncclSuccess;
+  emulator::run(group.stream, std::exchange(group.calls, {}));
+  return ncclSuccess;
+}
+
+}  // extern "C"
