@@ -53,7 +53,7 @@ __device__ void store_gradient(T* grad, const float* logits, int64_t count, cons
 // since the last barrier.
 template <int kWidth, class T>
 __global__ void cross_entropy_kernel(float* loss, T* grad, const float* logits, const int32_t* targets,
-                                     int64_t vocabulary, float scale) {
+                                     int64_t vocabulary, const float* scale) {
   logits += blockIdx.x * vocabulary;
   if (grad != nullptr) grad += blockIdx.x * vocabulary;
   const int32_t target = targets[blockIdx.x];
@@ -70,7 +70,7 @@ __global__ void cross_entropy_kernel(float* loss, T* grad, const float* logits, 
   const float max = block_max<kThreads>(own.max);
   const RowStatistics row = {max, block_sum<kThreads>(own.sum * scaled_exp(own.max, max))};
   if (threadIdx.x == 0) loss[blockIdx.x] = logf(row.sum) + (row.max - at_target);
-  if (grad != nullptr) store_gradient<kWidth>(grad, logits, vocabulary, row, target, scale);
+  if (grad != nullptr) store_gradient<kWidth>(grad, logits, vocabulary, row, target, scale_or_one(scale));
 }
 
 }  // namespace
@@ -83,7 +83,7 @@ void cross_entropy(Context& ctx, const ops::CrossEntropy& args) {
       launch({.grid = block_count(rows, 1), .block = kThreads, .stream = stream_of(ctx)},
              cross_entropy_kernel<width(), typename DeviceElement<T>::Type>, elements<float>(args.loss),
              elements<T>(args.grad_logits), elements<const float>(args.logits), elements<const int32_t>(args.targets),
-             vocabulary, args.scale);
+             vocabulary, elements<const float>(args.scale));
     });
   });
 }

@@ -75,11 +75,11 @@ __global__ void reduce_chunk_kernel(double* partial, const float* in, int64_t co
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-__global__ void add_chunks_kernel(float* out, const double* partial, int64_t chunks, float scale) {
+__global__ void add_chunks_kernel(float* out, const double* partial, int64_t chunks, const float* scale) {
   double sum = 0;
   for (int64_t chunk = threadIdx.x; chunk < chunks; chunk += kThreads) sum += partial[chunk];
   sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) out[0] += static_cast<float>(scale * sum);
+  if (threadIdx.x == 0) out[0] += static_cast<float>(scale_or_one(scale) * sum);
 }
 
 // f64 [chunks]
@@ -137,7 +137,7 @@ void reduce(Context& ctx, const ops::Reduce& args) {
            chunk_terms(count), args.squares);
   });
   launch({.grid = 1, .block = kThreads, .stream = stream_of(ctx)}, add_chunks_kernel, elements<float>(args.out),
-         elements<const double>(partial), partial.count(), args.scale);
+         elements<const double>(partial), partial.count(), elements<const float>(args.scale));
 }
 
 }  // namespace mhmoe::cuda

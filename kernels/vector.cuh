@@ -46,6 +46,11 @@ __device__ T from_float(float value) {
   }
 }
 
+// The value of an op's optional scale.
+__device__ inline float scale_or_one(const float* scale) {
+  return scale == nullptr ? 1.0f : *scale;
+}
+
 template <int kWidth>
 struct Floats {
   float lane[kWidth];

@@ -17,6 +17,7 @@ constexpr std::array<int64_t, 2> kShapes[] = {{0, 8},   {1, 1},    {3, 7},    {5
 
 TEST_F(CrossEntropyKernels, AgreesWithTheCpuAlsoInPlaceAndWithoutGradient) {
   const float scale = 0.37f;
+  const Twin scales = filled(DType::kF32, {1}, scale);
   for (const auto& [rows, vocabulary] : kShapes) {
     unalign(vocabulary == 4104);
     const Twin logits = random(DType::kF32, {rows, vocabulary}, 3);
@@ -27,7 +28,8 @@ TEST_F(CrossEntropyKernels, AgreesWithTheCpuAlsoInPlaceAndWithoutGradient) {
       const Twin loss = garbage(DType::kF32, {rows});
       const Twin grad = kind == 3 ? logits : garbage(kind == 2 ? DType::kBF16 : DType::kF32, {rows, vocabulary});
       const auto args = [&](Tensor Twin::*side) {
-        return ops::CrossEntropy{loss.*side, logits.*side, targets.*side, kind == 0 ? Tensor{} : grad.*side, scale};
+        return ops::CrossEntropy{loss.*side, logits.*side, targets.*side, kind == 0 ? Tensor{} : grad.*side,
+                                 scales.*side};
       };
       expect_same_bytes_in_every_order({loss.emulated, grad.emulated}, [&] {
         if (kind == 3) refresh(logits);
@@ -49,7 +51,7 @@ TEST_F(CrossEntropyKernels, MinusInfinityCostsNothingAndNotANumberShows) {
   first.insert(first.end(), second.begin(), second.end());
   const Twin logits = given(DType::kF32, {2, 600}, first), targets = given(DType::kI32, {2}, {599, 3});
   const Twin loss = garbage(DType::kF32, {2}), grad = garbage(DType::kF32, {2, 600});
-  ops::cross_entropy(emulated(), {loss.emulated, logits.emulated, targets.emulated, grad.emulated, 1});
+  ops::cross_entropy(emulated(), {loss.emulated, logits.emulated, targets.emulated, grad.emulated});
   const Tensor got = downloaded(loss.emulated);
   EXPECT_EQ(test::read_value(got, 0), 0);
   EXPECT_TRUE(std::isnan(test::read_value(got, 1)));

@@ -51,12 +51,12 @@ TEST_F(ElementwiseKernels, ReduceAgreesWithTheCpuWhateverTheAlignment) {
       const Twin start = filled(DType::kF32, {count}, 0);
       emulated().copy(start.emulated, behind);
       for (const Tensor& terms : {behind, start.emulated}) {
-        const Twin out = filled(DType::kF32, {1}, 5);
+        const Twin out = filled(DType::kF32, {1}, 5), scale = filled(DType::kF32, {1}, 0.5);
         expect_same_bytes_in_every_order({out.emulated}, [&] {
           refresh(out);
-          ops::reduce(emulated(), {out.emulated, terms, squares, 0.5f});
+          ops::reduce(emulated(), {out.emulated, terms, squares, scale.emulated});
         });
-        ops::reduce(cpu(), {out.cpu, in.cpu.slice(1, count), squares, 0.5f});
+        ops::reduce(cpu(), {out.cpu, in.cpu.slice(1, count), squares, scale.cpu});
         expect_agreement("out", out, 2 * kRoundoff, 0);
         found.push_back(test::read_value(downloaded(out.emulated), 0));
       }
