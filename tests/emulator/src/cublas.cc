@@ -31,6 +31,10 @@ void spoil(std::byte* workspace, size_t bytes) {
   for (size_t at = 0; at + kLine <= bytes; at += kPage) std::memset(workspace + at, kPoison, kLine);
 }
 
+cublasStatus_t submit(cudaStream_t stream, const char* what, const std::function<void()>& work) {
+  return enqueue(stream, what, work) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
+}
+
 // One product as cuBLAS is asked for it.
 struct Call {
   cublasOperation_t a_operation, b_operation;
@@ -103,7 +107,7 @@ cublasStatus_t run_strided(cublasHandle_t handle, const Call& call, const Types&
   if (const auto status = check(types); status != CUBLAS_STATUS_SUCCESS) return status;
   if (batch.count < 0) return CUBLAS_STATUS_INVALID_VALUE;
   if (call.m == 0 || call.n == 0 || batch.count == 0) return CUBLAS_STATUS_SUCCESS;
-  enqueue(handle->stream, "cublasGemmEx", [state = *handle, call, types, batch] {
+  return submit(handle->stream, "cublasGemmEx", [state = *handle, call, types, batch] {
     spoil(state.workspace, state.workspace_bytes);
     for (int64_t i = 0; i < batch.count; ++i) {
       Call one = call;
@@ -113,7 +117,6 @@ cublasStatus_t run_strided(cublasHandle_t handle, const Call& call, const Types&
       multiply(product_of(state, one, types));
     }
   });
-  return CUBLAS_STATUS_SUCCESS;
 }
 
 // The sizes are host memory and are read now; the arrays of pointers are device memory and are read when the stream
@@ -146,14 +149,13 @@ cublasStatus_t run_grouped(cublasHandle_t handle, const cublasOperation_t* a_ope
     if (sizes[g] < 0) return CUBLAS_STATUS_INVALID_VALUE;
     calls.insert(calls.end(), static_cast<size_t>(sizes[g]), call);
   }
-  enqueue(handle->stream, "cublasGemmGroupedBatchedEx", [state = *handle, calls, types, a, b, c]() mutable {
+  return submit(handle->stream, "cublasGemmGroupedBatchedEx", [state = *handle, calls, types, a, b, c]() mutable {
     spoil(state.workspace, state.workspace_bytes);
     for (size_t i = 0; i < calls.size(); ++i) {
       calls[i].a = a[i], calls[i].b = b[i], calls[i].c = c[i];
       multiply(product_of(state, calls[i], types));
     }
   });
-  return CUBLAS_STATUS_SUCCESS;
 }
 
 }  // namespace

@@ -18,8 +18,10 @@ struct Group {
 };
 thread_local Group group;
 
-void run(cudaStream_t stream, std::vector<Call> calls) {
-  enqueue(stream, "NCCL", [calls = std::make_shared<std::vector<Call>>(std::move(calls))] { exchange(*calls); });
+ncclResult_t run(cudaStream_t stream, std::vector<Call> calls) {
+  const cudaError_t code =
+      enqueue(stream, "NCCL", [calls = std::make_shared<std::vector<Call>>(std::move(calls))] { exchange(*calls); });
+  return code == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
 }
 
 }  // namespace
@@ -35,8 +37,7 @@ ncclResult_t submit(Call call, cudaStream_t stream) {
   }
   std::vector<Call> calls;
   calls.push_back(std::move(call));
-  run(stream, std::move(calls));
-  return ncclSuccess;
+  return run(stream, std::move(calls));
 }
 
 }  // namespace emulator
@@ -125,8 +126,7 @@ ncclResult_t ncclGroupEnd() {
   emulator::Group& group = emulator::group;
   if (group.depth == 0) return ncclInvalidUsage;
   if (--group.depth > 0 || group.calls.empty()) return ncclSuccess;
-  emulator::run(group.stream, std::exchange(group.calls, {}));
-  return ncclSuccess;
+  return emulator::run(group.stream, std::exchange(group.calls, {}));
 }
 
 }  // extern "C"
