@@ -22,6 +22,7 @@ void Moe::assign(Pass& pass, Saved& saved, int64_t rows, const Tensor& load) con
   saved.row_assignment = pass.allocate("routing", DType::kI32, {buffer_rows});
   saved.groups.begin = pass.allocate("routing", DType::kI32, {experts});
   saved.groups.rows = pass.allocate("routing", DType::kI32, {experts});
+  saved.groups.capacity = capacity;
   ops::assign_slots(pass.ctx, {.slot = saved.slot,
                                .row_of = saved.row_of,
                                .row_assignment = saved.row_assignment,

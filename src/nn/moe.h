@@ -19,7 +19,7 @@ class Moe {
     Routing routing;
     Tensor slot, row_of;    // i32 [S, k]
     Tensor row_assignment;  // i32 [R]
-    ops::RowGroups groups;  // i32 [E] each
+    ops::RowGroups groups;  // i32 [E] each, and the capacity
     Tensor pre;             // compute [R, pre_width]
   };
 

@@ -5,9 +5,15 @@
 namespace mhmoe::ops {
 namespace {
 
-void check_groups(const Context& ctx, const char* op, const RowGroups& groups, int64_t experts) {
+// rows: of the row buffers.
+void check_groups(const Context& ctx, const char* op, const RowGroups& groups, int64_t experts, int64_t rows) {
   Argument(ctx, op, "groups.begin", groups.begin).shape({experts}).dtype(DType::kI32);
   Argument(ctx, op, "groups.rows", groups.rows).shape({experts}).dtype(DType::kI32);
+  MHMOE_CHECK(groups.capacity >= 0, "[{}] groups.capacity is {}, expected none (0) or rows an expert", op,
+              groups.capacity);
+  MHMOE_CHECK(groups.capacity == 0 || rows == experts * groups.capacity,
+              "[{}] row buffers have {} rows, expected {} experts times a capacity of {}", op, rows, experts,
+              groups.capacity);
 }
 
 // [E, n, k]
@@ -28,7 +34,7 @@ void grouped_matmul(Context& ctx, const GroupedMatmul& args) {
   const Argument out(ctx, kOp, "out", args.out);
   out.matrix(rows, args.transpose_weight ? n : k);
   if (args.out.dtype != DType::kF32) out.same_dtype(args.weight);
-  check_groups(ctx, kOp, args.groups, experts);
+  check_groups(ctx, kOp, args.groups, experts, rows);
   if (!args.bias.empty()) {
     MHMOE_CHECK(args.transpose_weight, "[{}] bias is given, expected none without transpose_weight", kOp);
     Argument(ctx, kOp, "bias", args.bias).shape({experts, n}).dtype(DType::kF32);
@@ -44,7 +50,7 @@ void grouped_weight_grad(Context& ctx, const GroupedWeightGrad& args) {
   const int64_t rows = args.grad_out.rows();
   Argument(ctx, kOp, "grad_out", args.grad_out).matrix(rows, n).floating();
   Argument(ctx, kOp, "x", args.x).matrix(rows, k).same_dtype(args.grad_out);
-  check_groups(ctx, kOp, args.groups, experts);
+  check_groups(ctx, kOp, args.groups, experts, rows);
   run(ctx, &KernelTable::grouped_weight_grad, args);
 }
 
@@ -53,7 +59,7 @@ void grouped_bias_backward(Context& ctx, const GroupedBiasBackward& args) {
   const int64_t rows = args.grad_out.rows(), n = args.grad_out.cols(), experts = args.grad_bias.rows();
   Argument(ctx, kOp, "grad_out", args.grad_out).floating();
   Argument(ctx, kOp, "grad_bias", args.grad_bias).shape({experts, n}).dtype(DType::kF32);
-  check_groups(ctx, kOp, args.groups, experts);
+  check_groups(ctx, kOp, args.groups, experts, rows);
   if (!args.gate.empty() || !args.grad_gate.empty() || !args.row_assignment.empty()) {
     Argument(ctx, kOp, "bias", args.bias).shape({experts, n}).dtype(DType::kF32);
     Argument(ctx, kOp, "gate", args.gate).dtype(DType::kF32);

@@ -5,9 +5,12 @@
 
 namespace mhmoe::ops {
 
-// Expert e has the rows [begin[e], begin[e] + rows[e]) of row buffers. begin, rows: i32 [E].
+// Expert e has the rows [begin[e], begin[e] + rows[e]) of row buffers; groups do not overlap. begin, rows: i32 [E].
+// capacity: known before any row is routed: where it is not 0, begin[e] = e * capacity, rows[e] <= capacity, and row
+// buffers have E * capacity rows. 0 is dropless: a device learns its rows from begin and rows alone.
 struct RowGroups {
   Tensor begin, rows;
+  int64_t capacity = 0;
 };
 
 // For the rows r of expert e: out[r] = a[r] weight[e]^T (+ bias[e]), or a[r] weight[e] when `transpose_weight` is

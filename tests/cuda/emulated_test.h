@@ -20,16 +20,24 @@ constexpr double kRoundoff = 0x1p-24;  // of f32, relative
 // The first twice: a second run must give the same bytes too.
 constexpr const char* kOrders[] = {"forward", "forward", "reversed", "random:1", "random:2"};
 
-// Runs the emulator's threads in this order until the end of a scope.
-class WithOrder {
+// Sets one of the emulator's modes, which it reads at every launch, until the end of a scope.
+class WithMode {
  public:
-  explicit WithOrder(const char* order) { setenv(kVariable, order, 1); }
-  ~WithOrder() { unsetenv(kVariable); }
-  WithOrder(const WithOrder&) = delete;
-  WithOrder& operator=(const WithOrder&) = delete;
+  WithMode(const char* variable, const char* value) : variable_(variable) { setenv(variable, value, 1); }
+  ~WithMode() { unsetenv(variable_); }
+  WithMode(const WithMode&) = delete;
+  WithMode& operator=(const WithMode&) = delete;
 
  private:
-  static constexpr const char* kVariable = "EMULATOR_ORDER";
+  const char* variable_;
+};
+// The order of threads and blocks.
+struct WithOrder : WithMode {
+  explicit WithOrder(const char* order) : WithMode("EMULATOR_ORDER", order) {}
+};
+// When cp.async's bytes arrive: wait (default) or issue.
+struct WithCopies : WithMode {
+  explicit WithCopies(const char* at) : WithMode("EMULATOR_CP_ASYNC", at) {}
 };
 
 // The same contents on both devices until an op runs.

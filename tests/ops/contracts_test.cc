@@ -200,6 +200,12 @@ TEST_F(Contracts, GroupedMatmul) {
   expect_refused<F>(grouped_matmul, "[grouped_matmul] bias is given", wrong);
   wrong.weight = bf16({15, 4});
   expect_refused<F>(grouped_matmul, "[grouped_matmul] weight is bf16[15, 4], expected one matrix an expert", wrong);
+  F unequal = forward;
+  unequal.groups.capacity = 2;
+  expect_refused<F>(grouped_matmul,
+                    "[grouped_matmul] row buffers have 7 rows, expected 3 experts times a capacity of 2", unequal);
+  unequal.groups.capacity = -1;
+  expect_refused<F>(grouped_matmul, "[grouped_matmul] groups.capacity is -1", unequal);
   using W = GroupedWeightGrad;
   expect_checked<W>("grouped_weight_grad", grouped_weight_grad, {f32({3, 5, 4}), bf16({7, 5}), bf16({7, 4}), groups},
                     {{"grad_weight", &W::grad_weight, kDefinesShape},

@@ -1,0 +1,223 @@
+// The experts' products: tensor cores and plain kernels against the CPU.
+#include <algorithm>
+#include <numeric>
+
+#include "cuda/emulated_test.h"
+#include "ops/grouped_matmul.h"
+
+namespace mhmoe {
+namespace {
+
+using test::kRoundoff;
+using test::Twin;
+
+// How the rows of a buffer belong to experts: with a capacity, else one after the other with `gap` rows of none
+// between.
+struct Layout {
+  std::vector<int64_t> rows;
+  int64_t gap = 0;
+  int64_t capacity = 0;
+};
+
+// Rows around a block's tile: 128 on tensor cores, 64 without.
+const Layout kLayouts[] = {
+    {{0, 1, 127, 0, 128, 129}, 0},
+    {{5, 0, 64, 63, 65}, 3},
+    {{0, 0, 0}, 2},  // all dropped
+    {{0, 300, 0, 0}, 0},
+    {{}, 0},
+    {{130, 0, 1, 129}, 0, 130},
+    {{0, 0}, 0, 64},
+};
+// Experts beyond the lanes of a warp.
+Layout many_experts(int64_t experts) {
+  Layout layout;
+  for (int64_t e = 0; e < experts; ++e) layout.rows.push_back(e % 7 == 3 ? 0 : (e * 13) % 30);
+  return layout;
+}
+
+struct Groups {
+  ops::RowGroups cpu, emulated;
+  int64_t rows;                      // of buffers
+  std::vector<int64_t> without_use;  // rows of no expert
+};
+
+struct Product {
+  int64_t inner, width;
+  DType in, out;
+  bool transpose_weight, bias;
+};
+
+constexpr Product bf16_product(int64_t inner, int64_t width, DType out, bool transpose, bool bias) {
+  return {inner, width, DType::kBF16, out, transpose, bias};
+}
+
+class GroupedKernels : public test::EmulatedTest {
+ protected:
+  Groups groups(const Layout& layout) {
+    const auto experts = static_cast<int64_t>(layout.rows.size());
+    std::vector<double> begin, rows(layout.rows.begin(), layout.rows.end());
+    Groups result{};
+    for (const int64_t count : layout.rows) {
+      begin.push_back(static_cast<double>(result.rows));
+      const int64_t next = result.rows + (layout.capacity > 0 ? layout.capacity : count + layout.gap);
+      for (int64_t r = result.rows + count; r < next; ++r) result.without_use.push_back(r);
+      result.rows = next;
+    }
+    const Twin begins = given(DType::kI32, {experts}, begin), counts = given(DType::kI32, {experts}, rows);
+    result.cpu = {begins.cpu, counts.cpu, layout.capacity};
+    result.emulated = {begins.emulated, counts.emulated, layout.capacity};
+    return result;
+  }
+
+  // Random rows; those of no expert must not be read.
+  Twin random_rows(DType dtype, const Groups& groups, int64_t cols) {
+    const Twin rows = random(dtype, {groups.rows, cols});
+    for (const int64_t r : groups.without_use) {
+      for (int64_t c = 0; c < cols; ++c) test::write_value(rows.cpu, r * cols + c, std::nan(""));
+    }
+    refresh(rows);
+    return rows;
+  }
+
+  // Runs `op` in every order, and with cp.async's bytes as early as may be: the same bytes.
+  template <class Op>
+  void expect_same_bytes(const Tensor& output, Op&& op) {
+    expect_same_bytes_in_every_order({output}, op);
+    const Tensor late = downloaded(output);
+    const test::WithCopies with("issue");
+    op();
+    test::expect_equal("copies done at issue", downloaded(output), test::values(late));
+  }
+
+  void check_product(const Layout& layout, const Product& product) {
+    const auto experts = static_cast<int64_t>(layout.rows.size());
+    const auto& [inner, width, in, out_type, transpose, with_bias] = product;
+    const Groups rows = groups(layout);
+    const Twin a = random_rows(in, rows, inner);
+    const Twin weight = random(in, {experts, transpose ? width : inner, transpose ? inner : width});
+    const Twin bias = with_bias ? random(DType::kF32, {experts, width}) : Twin{};
+    const Twin out = filled(out_type, {rows.rows, width}, 3);  // rows of no expert keep it
+    ops::grouped_matmul(cpu(), {out.cpu, a.cpu, weight.cpu, rows.cpu, transpose, bias.cpu});
+    expect_same_bytes(out.emulated, [&] {
+      ops::grouped_matmul(emulated(),
+                          {out.emulated, a.emulated, weight.emulated, rows.emulated, transpose, bias.emulated});
+    });
+    // Both sum up at most `inner` + 1 terms, of which hardly any is beyond 16, and round once.
+    const auto terms = static_cast<double>(inner + 1);
+    expect_agreement(fmt::format("[{}] -> [{}], {} to {}, transposed {}, bias {}", inner, width, to_string(in),
+                                 to_string(out_type), transpose, with_bias),
+                     out, 2 * test::unit_roundoff(out_type), 2 * terms * kRoundoff * 4 * terms);
+  }
+
+  void check_weight_grad(const Layout& layout, DType dtype, int64_t n, int64_t k) {
+    const auto experts = static_cast<int64_t>(layout.rows.size());
+    const Groups rows = groups(layout);
+    const Twin grad_out = random_rows(dtype, rows, n), x = random_rows(dtype, rows, k);
+    const Twin grad = random(DType::kF32, {experts, n, k});
+    expect_same_bytes(grad.emulated, [&] {
+      refresh(grad);
+      ops::grouped_weight_grad(emulated(), {grad.emulated, grad_out.emulated, x.emulated, rows.emulated});
+    });
+    ops::grouped_weight_grad(cpu(), {grad.cpu, grad_out.cpu, x.cpu, rows.cpu});
+    const double terms = layout.rows.empty() ? 0.0 : static_cast<double>(std::ranges::max(layout.rows) + 1);
+    expect_agreement(fmt::format("weight gradient [{}, {}] of {}", n, k, to_string(dtype)), grad, 0,
+                     2 * terms * kRoundoff * 4 * terms);
+  }
+};
+
+TEST_F(GroupedKernels, EveryLayoutOfRowsOnTensorCores) {
+  for (const Layout& layout : kLayouts) {
+    for (const bool transpose : {true, false}) {
+      check_product(layout, bf16_product(40, 136, DType::kBF16, transpose, false));
+    }
+    check_weight_grad(layout, DType::kBF16, 136, 40);
+  }
+  check_product(many_experts(77), bf16_product(16, 8, DType::kF32, true, false));
+  check_weight_grad(many_experts(77), DType::kBF16, 8, 16);
+}
+
+// Terms around a stage (32) and the pipeline's depth, columns around a tile (128).
+TEST_F(GroupedKernels, WidthsOnTensorCores) {
+  const Layout layout{{9, 0, 131}, 1};
+  const std::pair<int64_t, int64_t> shapes[] = {{8, 8}, {32, 120}, {96, 128}, {104, 16}, {200, 264}};
+  for (const auto& [inner, width] : shapes) {
+    check_product(layout, bf16_product(inner, width, DType::kBF16, true, true));
+    check_product(layout, bf16_product(inner, width, DType::kF32, true, true));
+    check_product(layout, bf16_product(inner, width, DType::kF32, false, false));
+    check_weight_grad(layout, DType::kBF16, width, inner);
+  }
+}
+
+TEST_F(GroupedKernels, EveryLayoutOfRowsWithoutTensorCores) {
+  for (const Layout& layout : kLayouts) {
+    for (const bool transpose : {true, false}) {
+      check_product(layout, {21, 67, DType::kF32, DType::kF32, transpose, transpose});
+    }
+    check_weight_grad(layout, DType::kF32, 67, 21);
+  }
+  check_product(many_experts(40), {5, 3, DType::kF32, DType::kF32, true, false});
+  check_weight_grad(many_experts(40), DType::kF32, 3, 5);
+}
+
+TEST_F(GroupedKernels, Bf16OfAnyWidthAndAlignment) {
+  const Layout layout{{9, 0, 70}, 1};
+  const std::pair<int64_t, int64_t> shapes[] = {{1, 1}, {15, 64}, {16, 63}, {33, 65}};
+  for (const bool unaligned : {false, true}) {
+    unalign(unaligned);
+    for (const auto& [inner, width] : shapes) {
+      check_product(layout, bf16_product(inner, width, DType::kBF16, true, true));
+      check_product(layout, bf16_product(inner, width, DType::kF32, false, false));
+      check_weight_grad(layout, DType::kBF16, width, inner);
+    }
+  }
+  unalign(false);
+}
+
+// A later token, routed to the same expert, must not change an earlier token's result.
+TEST_F(GroupedKernels, ARowsBitsDependNeitherOnItsPlaceNorOnTheNumberOfRows) {
+  const int64_t most = 150, k = 72, n = 24;
+  const Twin a = random(DType::kBF16, {most, k}), weight = random(DType::kBF16, {1, n, k});
+  const auto product = [&](int64_t first, int64_t count) {
+    const Groups rows = groups({{count}});
+    const Twin out = garbage(DType::kBF16, {count, n});
+    ops::grouped_matmul(emulated(),
+                        {out.emulated, a.emulated.slice_rows(first, count), weight.emulated, rows.emulated, true});
+    return downloaded(out.emulated);
+  };
+  const Tensor all = product(0, most);
+  for (const int64_t count : {1, 7, 8, 16, 127, 128, 129}) {
+    test::expect_equal("first rows", product(0, count), test::values(all.slice_rows(0, count)));
+    test::expect_equal("last rows", product(most - count, count), test::values(all.slice_rows(most - count, count)));
+  }
+}
+
+TEST_F(GroupedKernels, BiasGradients) {
+  for (const Layout& layout : kLayouts) {
+    for (const auto& [dtype, n] : {std::pair{DType::kF32, 33}, std::pair{DType::kBF16, 64}}) {
+      const auto experts = static_cast<int64_t>(layout.rows.size());
+      const Groups rows = groups(layout);
+      std::vector<double> assignment(static_cast<size_t>(rows.rows));
+      std::iota(assignment.rbegin(), assignment.rend(), 1);
+      for (const int64_t r : rows.without_use) assignment[static_cast<size_t>(r)] = -1;
+      const Twin grad_out = random_rows(dtype, rows, n), bias = random(DType::kF32, {experts, n});
+      const Twin gate = random(DType::kF32, {rows.rows + 1}), grad_gate = random(DType::kF32, {rows.rows + 1});
+      const Twin grad_bias = random(DType::kF32, {experts, n});
+      const Twin row_assignment = given(DType::kI32, {rows.rows}, assignment);
+      const auto run = [&](Context& ctx, const ops::RowGroups& row_groups, Tensor Twin::*on) {
+        ops::grouped_bias_backward(
+            ctx, {grad_bias.*on, grad_out.*on, row_groups, bias.*on, gate.*on, grad_gate.*on, row_assignment.*on});
+      };
+      expect_same_bytes_in_every_order({grad_bias.emulated, grad_gate.emulated}, [&] {
+        for (const Twin& sum : {grad_bias, grad_gate}) refresh(sum);
+        run(emulated(), rows.emulated, &Twin::emulated);
+      });
+      run(cpu(), rows.cpu, &Twin::cpu);
+      expect_agreement("bias gradient", grad_bias, 0, 302.0 * kRoundoff * 4 * 302);
+      expect_agreement("gate gradient", grad_gate, 0, 2 * 66 * kRoundoff * 4 * 66);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mhmoe
