@@ -10,51 +10,79 @@ namespace {
 using ops::BalanceCounts;
 using test::kRoundoff;
 using test::Twin;
-using RouterKernels = test::EmulatedTest;
 
 struct RouterTwins {
-  Twin probabilities, expert_index, gate_weight, share, balance_loss;
+  Twin probabilities, expert_index, gate_weight, share, balance_loss, logits;
+
+  ops::RouterForward forward(bool normalize, BalanceCounts counts, Tensor Twin::*side) const {
+    return {probabilities.*side, expert_index.*side, gate_weight.*side, share.*side,
+            balance_loss.*side,  logits.*side,       normalize,         counts};
+  }
 };
 
+class RouterKernels : public test::EmulatedTest {
+ protected:
+  RouterTwins tensors_for(int64_t rows, int64_t experts, int64_t k) {
+    return {garbage(DType::kF32, {rows, experts}),
+            garbage(DType::kI32, {rows, k}),
+            garbage(DType::kF32, {rows, k}),
+            garbage(DType::kF32, {experts}),
+            garbage(DType::kF32, {1}),
+            random(DType::kF32, {rows, experts}, 2)};
+  }
+  void expect_agreement_of(const RouterTwins& out) {
+    const double relative = (static_cast<double>(out.share.cpu.count()) + 32) * kRoundoff;
+    expect_agreement("probabilities", out.probabilities, relative, 0);
+    expect_agreement("expert_index", out.expert_index, 0, 0);
+    expect_agreement("gate_weight", out.gate_weight, 2 * relative, 0);
+    expect_agreement("share", out.share, 4 * kRoundoff, 0);
+    expect_agreement("balance_loss", out.balance_loss, relative + 128 * kRoundoff, 0);
+  }
+};
+
+// Rows around a chunk of 64; experts around a tile of 32, and so many that a block has room for two rows and for one;
+// more choices than lanes.
 TEST_F(RouterKernels, ForwardAgreesWithTheCpu) {
-  for (const bool normalize : {false, true}) {
-    for (const auto counts : {BalanceCounts::kFirstChoice, BalanceCounts::kAllChoices}) {
-      for (const auto& [rows, experts, k] :
-           {std::array<int64_t, 3>{1, 1, 1}, {1, 5, 2}, {9, 8, 8}, {129, 33, 3}, {40, 300, 6}}) {
-        const Twin logits = random(DType::kF32, {rows, experts}, 2);
-        const RouterTwins out = {garbage(DType::kF32, {rows, experts}), garbage(DType::kI32, {rows, k}),
-                                 garbage(DType::kF32, {rows, k}), garbage(DType::kF32, {experts}),
-                                 garbage(DType::kF32, {1})};
-        ops::router_forward(cpu(), {out.probabilities.cpu, out.expert_index.cpu, out.gate_weight.cpu, out.share.cpu,
-                                    out.balance_loss.cpu, logits.cpu, normalize, counts});
+  for (const auto& [rows, experts, k] : {std::array<int64_t, 3>{1, 1, 1},
+                                         {1, 5, 2},
+                                         {9, 8, 8},
+                                         {63, 31, 3},
+                                         {65, 33, 33},
+                                         {129, 64, 1},
+                                         {2, 4096, 3},
+                                         {2, 9000, 34}}) {
+    SCOPED_TRACE(fmt::format("{} rows, {} experts, {} choices", rows, experts, k));
+    for (const bool normalize : {false, true}) {
+      for (const auto counts : {BalanceCounts::kFirstChoice, BalanceCounts::kAllChoices}) {
+        const RouterTwins out = tensors_for(rows, experts, k);
+        ops::router_forward(cpu(), out.forward(normalize, counts, &Twin::cpu));
         expect_same_bytes_in_every_order(
             {out.probabilities.emulated, out.expert_index.emulated, out.gate_weight.emulated, out.share.emulated,
              out.balance_loss.emulated},
-            [&] {
-              ops::router_forward(emulated(),
-                                  {out.probabilities.emulated, out.expert_index.emulated, out.gate_weight.emulated,
-                                   out.share.emulated, out.balance_loss.emulated, logits.emulated, normalize, counts});
-            });
-        const double relative = (static_cast<double>(experts) + 32) * kRoundoff;
-        expect_agreement("probabilities", out.probabilities, relative, 0);
-        expect_agreement("expert_index", out.expert_index, 0, 0);
-        expect_agreement("gate_weight", out.gate_weight, 2 * relative, 0);
-        expect_agreement("share", out.share, 4 * kRoundoff, 0);
-        expect_agreement("balance_loss", out.balance_loss, relative + 128 * kRoundoff, 0);
+            [&] { ops::router_forward(emulated(), out.forward(normalize, counts, &Twin::emulated)); });
+        expect_agreement_of(out);
       }
     }
   }
 }
 
+TEST_F(RouterKernels, ForwardCutsManyRowsIntoLargerChunks) {
+  const RouterTwins out = tensors_for(512 * 64 + 3, 2, 1);
+  ops::router_forward(cpu(), out.forward(false, BalanceCounts::kFirstChoice, &Twin::cpu));
+  ops::router_forward(emulated(), out.forward(false, BalanceCounts::kFirstChoice, &Twin::emulated));
+  // Sums of a chunk's 65 rows in a few warps, then of 512 chunks in 16 segments.
+  expect_agreement("balance_loss", out.balance_loss, 64 * kRoundoff, 0);
+  expect_agreement("share", out.share, 4 * kRoundoff, 0);
+  expect_agreement("expert_index", out.expert_index, 0, 0);
+}
+
 TEST_F(RouterKernels, BackwardAgreesWithTheCpuAlsoInPlace) {
   for (const bool normalize : {false, true}) {
-    for (const auto& [rows, experts, k] : {std::array<int64_t, 3>{1, 5, 2}, {9, 8, 8}, {130, 33, 3}}) {
-      const Twin logits = random(DType::kF32, {rows, experts}, 2), grad_gate = random(DType::kF32, {rows, k});
-      const RouterTwins in = {garbage(DType::kF32, {rows, experts}), garbage(DType::kI32, {rows, k}),
-                              garbage(DType::kF32, {rows, k}), garbage(DType::kF32, {experts}),
-                              garbage(DType::kF32, {1})};
-      ops::router_forward(cpu(), {in.probabilities.cpu, in.expert_index.cpu, in.gate_weight.cpu, in.share.cpu,
-                                  in.balance_loss.cpu, logits.cpu, normalize, BalanceCounts::kAllChoices});
+    for (const auto& [rows, experts, k] :
+         {std::array<int64_t, 3>{1, 5, 2}, {9, 8, 8}, {130, 33, 3}, {9, 70, 40}, {3, 30000, 2}}) {
+      const RouterTwins in = tensors_for(rows, experts, k);
+      const Twin grad_gate = random(DType::kF32, {rows, k});
+      ops::router_forward(cpu(), in.forward(normalize, BalanceCounts::kAllChoices, &Twin::cpu));
       refresh(in.expert_index), refresh(in.share);
       expect_same_bytes_in_every_order({in.probabilities.emulated}, [&] {
         refresh(in.probabilities);

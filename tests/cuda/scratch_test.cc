@@ -54,7 +54,7 @@ TEST_F(Sizing, KnowsWhatTheRouterTakes) {
       ops::router_forward(ctx, {logits, index, gates, share, loss, logits, true, ops::BalanceCounts::kFirstChoice});
       ops::router_backward(ctx, {logits, gates, logits, index, share, true, 1});
     });
-    EXPECT_EQ(by_name.contains("router_count_partials"), rows > 0);
+    EXPECT_TRUE(by_name.contains("router_tile_balance"));
   }
 }
 
