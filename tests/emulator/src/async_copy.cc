@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "emulator/fault.h"
+#include "races.h"
 #include "scheduler.h"
 
 namespace emulator {
@@ -57,6 +58,7 @@ bool has_unfinished_copies(unsigned thread) {
 
 bool put_off(const AsyncCopy& copy) {
   if (!at_wait) return false;
+  const races::Unwatched unwatched;
   used = true;
   Queue& queue = queues[scheduler().thread()];
   queue.copies.push_back({copy, queue.committed});
@@ -68,6 +70,7 @@ void commit_copies() {
 }
 
 bool next_finished_copy(unsigned pending, AsyncCopy& copy) {
+  const races::Unwatched unwatched;
   Queue& queue = queues[scheduler().thread()];
   if (queue.empty() || queue.copies[queue.done].group + pending >= queue.committed) {
     queue.copies.erase(queue.copies.begin(), queue.copies.begin() + static_cast<ptrdiff_t>(queue.done));

@@ -11,6 +11,8 @@ class Fiber {
 
   // The stack the program is on already.
   Fiber();
+  // Called on the program's own stack before it switches to others: it may be another of its threads than last time.
+  void stand_here();
   // A new stack with an unmapped page below it. `colour` moves its top, so that equal frames of many fibers do not
   // share cache sets.
   Fiber(Entry entry, size_t colour);
@@ -18,14 +20,17 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // Forgets where it stood: the next switch to it calls the entry again.
+  // Forgets where it stood, and what was done to its stack: the next switch to it calls the entry again.
   void restart();
+  // What this fiber did is ordered before what follows an acquire of the tag (races.h). Called from another one.
+  void release(const void* tag);
   // Called on this fiber's stack; returns when somebody switches back.
   void switch_to(Fiber& to);
   // Must be called first by an entry.
   static void entered();
 
  private:
+  void renew_context();
   // The machine's part: fiber_x86_64.cc or fiber_ucontext.cc.
   void prepare();
   void swap(Fiber& to);
@@ -41,6 +46,7 @@ class Fiber {
   // AddressSanitizer's: its shadow of the stack, and where the stack begins.
   void* fake_stack_ = nullptr;
   const void* bottom_ = nullptr;
+  void* context_ = nullptr;  // ThreadSanitizer's
 };
 
 }  // namespace emulator

@@ -10,6 +10,15 @@
 #include "text.h"
 
 namespace emulator {
+namespace {
+
+// The lanes of a mask, from the lowest.
+template <class F>
+void for_each_lane(unsigned mask, F&& f) {
+  for (; mask != 0; mask &= mask - 1) f(static_cast<unsigned>(std::countr_zero(mask)));
+}
+
+}  // namespace
 
 Scheduler& scheduler() {
   static Scheduler instance;
@@ -28,18 +37,44 @@ std::string Scheduler::run_block(Order& order, const std::function<void()>& body
     for (Group& group : warps_[w].groups) group.arrived = 0;
   }
   std::fill_n(threads_.begin(), thread_count_, Thread{nullptr, State::kUnstarted});
+  if (watched_) {
+    main_.stand_here();
+    tags_ = std::make_unique<BlockTags>();
+    // Here and not by the thread that meets a new one: it would be ordered before it.
+    while (idle_.size() < thread_count_) idle_.push_back(&new_fiber());
+    races::release(&begin_);
+  }
   set_current(order.first_thread(thread_count_));
   switch_to(fiber_of(current_));
-  if (!fault_.empty()) restart_fibers();
+  if (!fault_.empty()) {
+    restart_fibers();
+    end_grid();
+  } else if (watched_) {
+    renew_fibers();
+  }
   return std::exchange(fault_, {});
+}
+
+void Scheduler::end_grid() {
+  if (watched_) races::acquire(&end_);
 }
 
 // After a fault, stacks of the threads that will never go on are used again from their beginning.
 void Scheduler::restart_fibers() {
   idle_.clear();
   for (const auto& fiber : fibers_) {
+    if (watched_) fiber->release(&end_);
     fiber->restart();
     idle_.push_back(fiber.get());
+  }
+}
+
+// ThreadSanitizer sees every thread on a stack of its own, which the next block may use again as a new one.
+void Scheduler::renew_fibers() {
+  races::stagger_contexts();
+  for (unsigned t = thread_count_; t-- > 0;) {
+    threads_[t].fiber->restart();
+    idle_.push_back(threads_[t].fiber);
   }
 }
 
@@ -47,23 +82,32 @@ void Scheduler::restart_fibers() {
 void Scheduler::run_threads() {
   for (;;) {
     threads_[current_] = {fiber_, State::kReady};
+    if (watched_) races::acquire(&begin_);
     (*body_)();
+    if (watched_) races::release(&end_);
     exit_thread();
     const auto next = order_->next_thread(current_, ready_, warp_count_);
     if (!next && alive_ > 0) fault("deadlock: no thread can go on");
     if (next) {
       set_current(*next);
-      if (threads_[*next].state == State::kUnstarted) continue;
+      if (threads_[*next].state == State::kUnstarted && !watched_) continue;
     }
-    idle_.push_back(fiber_);
-    switch_to(next ? *threads_[*next].fiber : main_);
+    if (!watched_) idle_.push_back(fiber_);
+    switch_to(next ? fiber_of(*next) : main_);
   }
 }
 
 void Scheduler::exit_thread() {
   if (has_unfinished_copies(current_)) fault("a thread exits before cp.async copies that it never waited for");
   set_state(current_, State::kExited);
-  warps_[current_ / kWarpLanes].alive &= ~(1u << lane());
+  Warp& warp = warps_[current_ / kWarpLanes];
+  warp.alive &= ~(1u << lane());
+  if ((warp.alive & ~ready_[current_ / kWarpLanes]) != 0) {
+    for (const Group& group : warp.groups) {
+      if (group.arrived == 0 || (group.mask >> lane() & 1) == 0) continue;
+      fault(text("a warp operation's mask %08x names a lane that exits instead", group.mask));
+    }
+  }
   --alive_;
   if (waiting_ > 0 && waiting_ == alive_) open_barrier();  // the barrier is for threads that have not exited
 }
@@ -82,6 +126,8 @@ unsigned Scheduler::barrier(SourceLine at, bool predicate) {
   if (barrier_at_.line != at.line || std::strcmp(barrier_at_.file, at.file) != 0) {
     fault(text("divergent __syncthreads: %s:%d and %s:%d", barrier_at_.file, barrier_at_.line, at.file, at.line));
   }
+  const unsigned phase = phase_;
+  if (watched_) races::release(&tags_->barrier[phase]);
   set_state(current_, State::kAtBarrier);
   votes_ += predicate ? 1 : 0;
   if (++waiting_ < alive_) {
@@ -90,12 +136,14 @@ unsigned Scheduler::barrier(SourceLine at, bool predicate) {
     open_barrier();
     if (order_->yields()) wait();
   }
+  if (watched_) races::acquire(&tags_->barrier[phase]);
   return last_votes_;
 }
 
 void Scheduler::open_barrier() {
   last_votes_ = std::exchange(votes_, 0);
   waiting_ = 0;
+  phase_ ^= 1;
   for (unsigned t = 0; t < thread_count_; ++t) {
     if (threads_[t].state == State::kAtBarrier) set_state(t, State::kReady);
   }
@@ -111,7 +159,8 @@ uint64_t Scheduler::exchange(WarpOperation operation, unsigned mask, LaneInput i
   if (operation == WarpOperation::kShuffle && (mask >> input.source & 1) == 0) {
     fault(text("a shuffle reads lane %u outside its mask %08x", input.source, mask));
   }
-  Group& group = warp.groups[static_cast<size_t>(std::countr_zero(mask))];
+  const auto first = static_cast<size_t>(std::countr_zero(mask));
+  Group& group = warp.groups[first];
   if (group.arrived == 0) {
     group.mask = mask;
     group.operation = operation;
@@ -120,6 +169,12 @@ uint64_t Scheduler::exchange(WarpOperation operation, unsigned mask, LaneInput i
   }
   warp.inputs[own] = input;
   group.arrived |= 1u << own;
+  // Shuffles and votes exchange registers; they do not order memory.
+  const Tag* tag = nullptr;
+  if (watched_ && operation == WarpOperation::kSync) {
+    tag = &tags_->warp[current_ / kWarpLanes][first][group.phase];
+    races::release(tag);
+  }
   set_state(current_, State::kAtWarpOperation);
   if (group.arrived != mask) {
     wait();
@@ -127,37 +182,58 @@ uint64_t Scheduler::exchange(WarpOperation operation, unsigned mask, LaneInput i
     complete(warp, group);
     if (order_->yields()) wait();
   }
+  if (tag != nullptr) races::acquire(tag);
   return warp.results[own];
-}
-
-uint64_t Scheduler::lanes_that_match(const Warp& warp, unsigned mask, unsigned lane) {
-  uint64_t matches = 0;
-  for (unsigned lanes = mask; lanes != 0; lanes &= lanes - 1) {
-    const auto l = static_cast<unsigned>(std::countr_zero(lanes));
-    if (warp.inputs[l].word == warp.inputs[lane].word) matches |= uint64_t{1} << l;
-  }
-  return matches;
 }
 
 // The last lane to arrive gives all of them their results.
 void Scheduler::complete(Warp& warp, Group& group) {
   const unsigned first = current_ - lane();
-  if (group.operation == WarpOperation::kInstruction) execute(warp);
-  uint64_t votes = 0;
-  for (unsigned lanes = group.mask; lanes != 0; lanes &= lanes - 1) {
-    const auto l = static_cast<unsigned>(std::countr_zero(lanes));
-    votes |= (warp.inputs[l].word & 1) << l;
-    set_state(first + l, State::kReady);
+  if (group.operation == WarpOperation::kInstruction) {
+    execute(warp);
+  } else if (group.operation != WarpOperation::kSync) {
+    exchange_words(warp, group);
   }
-  for (unsigned lanes = group.mask; lanes != 0; lanes &= lanes - 1) {
-    const auto l = static_cast<unsigned>(std::countr_zero(lanes));
-    if (group.operation == WarpOperation::kShuffle) {
-      warp.results[l] = warp.inputs[warp.inputs[l].source].word;
-    } else {
-      warp.results[l] = group.operation == WarpOperation::kMatch ? lanes_that_match(warp, group.mask, l) : votes;
-    }
-  }
+  for_each_lane(group.mask, [&](unsigned l) { set_state(first + l, State::kReady); });
   group.arrived = 0;
+  group.phase ^= 1;
+}
+
+void Scheduler::exchange_words(Warp& warp, const Group& group) {
+  const auto& inputs = warp.inputs;
+  const auto give_all = [&](uint64_t word) { for_each_lane(group.mask, [&](unsigned l) { warp.results[l] = word; }); };
+  const auto equal_to = [&](uint64_t word) {
+    uint64_t equal = 0;
+    for_each_lane(group.mask, [&](unsigned l) { equal |= uint64_t{inputs[l].word == word} << l; });
+    return equal;
+  };
+  switch (group.operation) {
+    case WarpOperation::kShuffle:
+      return for_each_lane(group.mask, [&](unsigned l) { warp.results[l] = inputs[inputs[l].source].word; });
+    case WarpOperation::kBallot:
+      return give_all(equal_to(1));
+    case WarpOperation::kMatch:
+      return for_each_lane(group.mask, [&](unsigned l) { warp.results[l] = equal_to(inputs[l].word); });
+    case WarpOperation::kReduce: {
+      const auto first = static_cast<unsigned>(std::countr_zero(group.mask));
+      uint64_t word = inputs[first].word;
+      for_each_lane(group.mask & (group.mask - 1), [&](unsigned l) {
+        if (inputs[l].combine != inputs[first].combine) fault(text("divergent reductions: lanes %u and %u", first, l));
+        word = inputs[first].combine(word, inputs[l].word);
+      });
+      return give_all(word);
+    }
+    case WarpOperation::kSync:
+    case WarpOperation::kInstruction:
+      break;
+  }
+}
+
+// More order than a device gives: a fence and an atomic operation on its both sides are taken for a lock.
+void Scheduler::fence() {
+  if (!watched_) return;
+  races::acquire(&fence_);
+  races::release(&fence_);
 }
 
 void Scheduler::execute(const Warp& warp) {
@@ -172,18 +248,19 @@ void Scheduler::execute(const Warp& warp) {
 // The stack a thread is parked on, or one for a thread that has not begun.
 Fiber& Scheduler::fiber_of(unsigned thread) {
   if (threads_[thread].state != State::kUnstarted) return *threads_[thread].fiber;
-  if (idle_.empty()) {
-    fibers_.push_back(std::make_unique<Fiber>(
-        [] {
-          Fiber::entered();
-          scheduler().run_threads();
-        },
-        fibers_.size()));
-    return *fibers_.back();
-  }
+  if (idle_.empty()) return new_fiber();
   Fiber& fiber = *idle_.back();
   idle_.pop_back();
   return fiber;
+}
+
+Fiber& Scheduler::new_fiber() {
+  const Fiber::Entry entry = [] {
+    Fiber::entered();
+    scheduler().run_threads();
+  };
+  fibers_.push_back(std::make_unique<Fiber>(entry, fibers_.size()));
+  return *fibers_.back();
 }
 
 void Scheduler::switch_to(Fiber& to) {

@@ -10,6 +10,7 @@
 #include "emulator/engine.h"
 #include "fiber.h"
 #include "order.h"
+#include "races.h"
 
 namespace emulator {
 
@@ -19,11 +20,14 @@ class Scheduler {
  public:
   // Runs body once for every thread of a block of blockDim. Returns the fault that ended it, empty if none did.
   std::string run_block(Order& order, const std::function<void()>& body);
+  // After the last block: what the grid did is ordered before what the program does next.
+  void end_grid();
   bool running() const { return fiber_ != &main_; }
 
   // Called on a thread of the block: engine.h.
   unsigned barrier(SourceLine at, bool predicate);
   uint64_t exchange(WarpOperation operation, unsigned mask, LaneInput input);
+  void fence();
   unsigned lane() const { return current_ % kWarpLanes; }
   // Its number in the block.
   unsigned thread() const { return current_; }
@@ -40,6 +44,7 @@ class Scheduler {
   struct Group {
     unsigned arrived = 0, mask = 0;
     WarpOperation operation = WarpOperation::kSync;
+    unsigned phase = 0;
   };
   struct Warp {
     unsigned alive = 0;
@@ -48,18 +53,30 @@ class Scheduler {
     std::array<Group, kWarpLanes> groups;  // by lowest lane of the mask
   };
 
+  // What orders memory, for ThreadSanitizer. A barrier's phases take turns: who leaves late must not be ordered after
+  // those who are at the next barrier already.
+  struct Tag {
+    uint64_t unused;
+  };
+  struct BlockTags {
+    std::array<Tag, 2> barrier;
+    std::array<std::array<std::array<Tag, 2>, kWarpLanes>, kMaxWarps> warp;
+  };
+
   [[noreturn]] void run_threads();  // a fiber's whole life
   void exit_thread();
   void wait();
   void open_barrier();
   void complete(Warp& warp, Group& group);
-  static uint64_t lanes_that_match(const Warp& warp, unsigned mask, unsigned lane);
+  void exchange_words(Warp& warp, const Group& group);
   void execute(const Warp& warp);
   Fiber& fiber_of(unsigned thread);
+  Fiber& new_fiber();
   void switch_to(Fiber& to);
   void set_current(unsigned thread);
   void set_state(unsigned thread, State state);
   void restart_fibers();
+  void renew_fibers();
   std::string thread_states() const;
 
   std::array<Warp, kMaxWarps> warps_;
@@ -74,9 +91,13 @@ class Scheduler {
 
   const std::function<void()>* body_ = nullptr;
   unsigned current_ = 0, thread_count_ = 0, warp_count_ = 0, alive_ = 0;
-  unsigned waiting_ = 0, votes_ = 0, last_votes_ = 0;  // at the block's barrier
+  unsigned waiting_ = 0, phase_ = 0, votes_ = 0, last_votes_ = 0;  // at the block's barrier
   SourceLine barrier_at_{};
   std::string fault_;
+
+  const bool watched_ = races::watched();
+  Tag begin_{}, end_{}, fence_{};  // the grid's
+  std::unique_ptr<BlockTags> tags_;
 };
 
 Scheduler& scheduler();

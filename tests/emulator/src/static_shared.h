@@ -6,8 +6,9 @@
 
 namespace emulator {
 
-// simt.h makes every `__shared__` variable thread-local, so they are the thread-local block of the module that this
-// code is linked into, which must have no other thread-local variables. Empty when the kernels have none.
+// simt.h puts every `__shared__` variable in one section, or makes it thread-local: they are that section, or the
+// thread-local block, of the module that this code is linked into, which must have no other thread-local variables.
+// Empty when the kernels have none.
 std::span<std::byte> static_shared_memory();
 
 }  // namespace emulator

@@ -1,4 +1,4 @@
-// The emulator's modes are environment variables, read at every launch.
+// The emulator's modes are environment variables, read at every launch; and what this build is.
 #pragma once
 
 #include <cstdlib>
@@ -6,6 +6,27 @@
 namespace planted {
 
 constexpr const char* kOrders[] = {"forward", "reversed", "random:1", "random:2"};
+
+enum class Build { kPlain, kAddressSanitizer, kThreadSanitizer };
+// clang answers by __has_feature, g++ by macros.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr Build kBuild = Build::kAddressSanitizer;
+#elif __has_feature(thread_sanitizer)
+constexpr Build kBuild = Build::kThreadSanitizer;
+#else
+constexpr Build kBuild = Build::kPlain;
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+constexpr Build kBuild = Build::kAddressSanitizer;
+#else
+constexpr Build kBuild = Build::kPlain;
+#endif
+#if defined(__clang__)
+constexpr bool kGuardedSharedMemory = true;
+#else
+constexpr bool kGuardedSharedMemory = false;
+#endif
 
 // Sets a variable until the end of a scope.
 class WithVariable {

@@ -1,18 +1,31 @@
-// Kernels with one planted mistake each, by name.
+// Kernels with one planted mistake each, by name, and what a right one would compute.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
-#include <string_view>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
 
 namespace planted {
 
 constexpr unsigned kThreads = 128;
+constexpr size_t kInputs = 2560, kOutputs = 128;
 
-// Runs one block of the kernel. out, in: [kThreads].
-cudaError_t run(std::string_view kernel, unsigned threads, float* out, const float* in);
+struct Kernel {
+  void (*kernel)(float* out, const float* in);  // in: [kInputs], out: [kOutputs], both 256-byte aligned
+  unsigned blocks = 1, threads = kThreads;
+  size_t dynamic_bytes = 0;
+  // out[i] as it should be; `in` alone decides it.
+  float (*expected)(const float* in, unsigned i) = nullptr;
+};
 
-// The same of a kernel on tensor cores' instructions. in: [2560], 16-byte aligned; out: [128].
-cudaError_t run_tensor_core(std::string_view kernel, float* out, const float* in);
+const std::map<std::string, Kernel>& kernels();
+
+cudaError_t launch(const Kernel& kernel, float* out, const float* in);
+
+// The same for kernels on tensor cores' instructions, of one block.
+cudaError_t run_tensor_core(const std::string& kernel, float* out, const float* in);
 
 }  // namespace planted

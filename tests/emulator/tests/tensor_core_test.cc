@@ -1,5 +1,5 @@
 // Tensor cores' instructions and asynchronous copies do what the PTX ISA says, and planted mistakes in their use are
-// found (planted_tensor_core.cu).
+// found (tensor_core_kernels.cu).
 #include <gtest/gtest.h>
 
 #include <array>

@@ -34,16 +34,17 @@ struct SourceLine {
 // Waits until every thread of the block that has not exited is here; returns how many came with `predicate`.
 unsigned block_barrier(SourceLine at, bool predicate);
 
-enum class WarpOperation : unsigned { kSync, kShuffle, kBallot, kMatch, kInstruction };
+enum class WarpOperation : unsigned { kSync, kShuffle, kBallot, kMatch, kReduce, kInstruction };
 
-// What a lane brings to a warp operation; `source` is the lane that a shuffle reads.
+// What a lane brings to a warp operation: `source` is the lane that a shuffle reads, `combine` makes one word of two.
 struct LaneInput {
   uint64_t word = 0;
   unsigned source = 0;
+  uint64_t (*combine)(uint64_t, uint64_t) = nullptr;
 };
 
-// Waits for all lanes of the mask. kShuffle: returns the source lane's word; kBallot: bit i is lane i's word; kMatch: bit
-// i tells whether lane i brought the same word; kSync: 0.
+// Waits for all lanes of the mask. kShuffle: returns the source lane's word; kBallot: bit i is lane i's word; kMatch:
+// bit i says that lane i brought the same word; kReduce: all words combined; kSync: 0.
 uint64_t warp_exchange(WarpOperation operation, unsigned mask, LaneInput input);
 
 // An instruction that a whole warp executes as one: each lane brings its own registers, and when all 32 are there,
@@ -56,6 +57,8 @@ void warp_instruction(WarpInstruction& own);
 // The calling thread's place in its warp.
 unsigned lane();
 std::byte* dynamic_shared_memory();
+// __threadfence and its kin: only race detection needs to know.
+void memory_fence();
 bool is_shared_memory(const void* address);
 // Ends the grid with this text and the thread's place. Nothing that owns memory may be on the caller's stack.
 [[noreturn]] void kernel_fault(const char* text);

@@ -6,44 +6,10 @@
 #include <numbers>
 #include <type_traits>
 
-// Threads are never pre-empted between two instructions, so that plain code is atomic.
-template <class T>
-T atomicAdd(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  *address = before + value;
-  return before;
-}
-template <class T>
-T atomicMax(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  if (before < value) *address = value;
-  return before;
-}
-template <class T>
-T atomicMin(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  if (value < before) *address = value;
-  return before;
-}
-template <class T>
-T atomicExch(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  *address = value;
-  return before;
-}
-template <class T>
-T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
-  const T before = *address;
-  if (before == expected) *address = value;
-  return before;
-}
-
 template <class T>
 T __ldg(const T* address) {
   return *address;
 }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
 
 inline int __popc(unsigned value) {
   return std::popcount(value);

@@ -1,3 +1,4 @@
+// The shared memory of other compilers than clang: the thread-local variables of this module (simt.h).
 #include "static_shared.h"
 
 #include <link.h>

@@ -110,7 +110,7 @@ struct Entry {
   void (*kernel)(float*, const float*);
   unsigned threads;
 };
-const std::map<std::string_view, Entry> kKernels = {
+const std::map<std::string, Entry> kKernels = {
     {"pipeline", {pipeline_kernel<Mistake::kNone>, kThreads}},
     {"weak_wait", {pipeline_kernel<Mistake::kWeakWait>, kThreads}},
     {"no_wait", {pipeline_kernel<Mistake::kNoWait>, kThreads}},
@@ -130,7 +130,7 @@ const std::map<std::string_view, Entry> kKernels = {
 
 }  // namespace
 
-cudaError_t run_tensor_core(std::string_view kernel, float* out, const float* in) {
+cudaError_t run_tensor_core(const std::string& kernel, float* out, const float* in) {
   const Entry& entry = kKernels.at(kernel);
   cudaLaunchConfig_t config{};
   config.gridDim = 1;
