@@ -16,25 +16,44 @@ struct Angles {
   double sign;
 };
 
-// One thread a row and pair (i, i + half), for all heads of q and k: neighbours move neighbours, and the angle, in
-// double because positions reach thousands of turns, is computed once.
-template <class T>
-__global__ void rotary_kernel(T* qkv, int64_t rows, int64_t heads, int64_t half, Angles angles) {
-  const int64_t index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (index >= rows * half) return;
-  const int64_t row = index / half, i = index % half;
-  const double frequency = pow(angles.base, -static_cast<double>(i) / static_cast<double>(half));
-  const int64_t position = angles.first_position + row % angles.sequence_length;
-  const double half_turns = static_cast<double>(position) * frequency * angles.sign / kPi;
-  double sine, cosine;
-  sincospi(half_turns, &sine, &cosine);  // sincos needs local memory to reduce large angles
-  const float s = static_cast<float>(sine), c = static_cast<float>(cosine);
+template <int kWidth>
+struct Turns {
+  Floats<kWidth> sine, cosine;
+};
 
-  T* pair = qkv + row * 6 * heads * half + i;
-  for (int64_t h = 0; h < 2 * heads; ++h, pair += 2 * half) {
-    const float a = to_float(pair[0]), b = to_float(pair[half]);
-    pair[0] = from_float<T>(a * c - b * s);
-    pair[half] = from_float<T>(b * c + a * s);
+// Of pairs i to i + kWidth - 1 of a row; in double because positions reach thousands of turns.
+template <int kWidth>
+__device__ Turns<kWidth> turns_of(int64_t row, int64_t i, int64_t half, const Angles& angles) {
+  const auto position = static_cast<double>(angles.first_position + row % angles.sequence_length);
+  Turns<kWidth> turns;
+  for (int j = 0; j < kWidth; ++j) {
+    const double frequency = pow(angles.base, -static_cast<double>(i + j) / static_cast<double>(half));
+    double sine, cosine;
+    sincospi(position * frequency * angles.sign / kPi, &sine, &cosine);  // sincos needs local memory for large angles
+    turns.sine[j] = static_cast<float>(sine);
+    turns.cosine[j] = static_cast<float>(cosine);
+  }
+  return turns;
+}
+
+// One thread a row and kWidth pairs (i, i + half), for all heads of q (blockIdx.y 0) or of k (1): neighbours move
+// neighbours, and a thread computes its angles once.
+template <int kWidth, class T>
+__global__ void rotary_kernel(T* qkv, int64_t rows, int64_t heads, int64_t half, Angles angles) {
+  const int64_t packs = half / kWidth, index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (index >= rows * packs) return;
+  const int64_t row = index / packs, i = index % packs * kWidth;
+  const Turns<kWidth> turns = turns_of<kWidth>(row, i, half, angles);
+  T* pair = qkv + (row * 3 + blockIdx.y) * 2 * heads * half + i;
+  for (int64_t h = 0; h < heads; ++h, pair += 2 * half) {
+    auto a = load<kWidth>(pair), b = load<kWidth>(pair + half);
+    for (int j = 0; j < kWidth; ++j) {
+      const float first = a[j], second = b[j];
+      a[j] = first * turns.cosine[j] - second * turns.sine[j];
+      b[j] = second * turns.cosine[j] + first * turns.sine[j];
+    }
+    store<kWidth>(pair, a);
+    store<kWidth>(pair + half, b);
   }
 }
 
@@ -45,8 +64,13 @@ void rotary(Context& ctx, const ops::Rotary& args) {
   const Angles angles = {args.sequence_length, args.first_position, args.base, args.inverse ? -1.0 : 1.0};
   dispatch_float(args.qkv.dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch({.grid = block_count(rows * half, kThreads), .block = kThreads, .stream = stream_of(ctx)},
-           rotary_kernel<typename DeviceElement<T>::Type>, elements<T>(args.qkv), rows, args.heads, half, angles);
+    constexpr int kPack = 16 / sizeof(T);
+    dispatch_width<kPack>(half, {args.qkv}, [&](auto width) {
+      launch(
+          {.grid = dim3(block_count(rows * half, kThreads * width()), 2), .block = kThreads, .stream = stream_of(ctx)},
+          rotary_kernel<width(), typename DeviceElement<T>::Type>, elements<T>(args.qkv), rows, args.heads, half,
+          angles);
+    });
   });
 }
 

@@ -14,7 +14,9 @@ using RotaryKernels = test::EmulatedTest;
 TEST_F(RotaryKernels, AgreesWithTheCpuBothWays) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const bool inverse : {false, true}) {
-      for (const auto& [rows, heads, half] : {std::array<int64_t, 3>{1, 1, 1}, {37, 3, 7}, {9, 2, 32}, {0, 2, 4}}) {
+      for (const auto& [rows, heads, half] :
+           {std::array<int64_t, 3>{1, 1, 1}, {37, 3, 7}, {9, 2, 32}, {33, 2, 8}, {7, 1, 12}, {5, 3, 16}, {0, 2, 4}}) {
+        unalign(half == 16);
         const Twin qkv = random(dtype, {rows, 6 * heads * half});
         const auto args = [&, h = heads](const Tensor& tensor) {
           return ops::Rotary{.qkv = tensor,
