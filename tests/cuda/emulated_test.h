@@ -17,8 +17,16 @@ namespace mhmoe::test {
 
 constexpr double kRoundoff = 0x1p-24;  // of f32, relative
 
-// The first twice: a second run must give the same bytes too.
-constexpr const char* kOrders[] = {"forward", "forward", "reversed", "random:1", "random:2"};
+// The emulator's modes: the order of threads and blocks, and when work on a stream runs. The first twice: a second run
+// must give the same bytes too.
+struct Mode {
+  const char *order, *streams;
+};
+constexpr Mode kModes[] = {{"forward", "eager"},
+                           {"forward", "eager"},
+                           {"reversed", "eager"},
+                           {"random:1", "deferred:1"},
+                           {"random:2", "eager"}};
 
 // Sets one of the emulator's modes, which it reads at every launch, until the end of a scope.
 class WithMode {
@@ -34,6 +42,10 @@ class WithMode {
 // The order of threads and blocks.
 struct WithOrder : WithMode {
   explicit WithOrder(const char* order) : WithMode("EMULATOR_ORDER", order) {}
+};
+// When work runs that was put on a stream: eager (default) or deferred:SEED.
+struct WithStreams : WithMode {
+  explicit WithStreams(const char* streams) : WithMode("EMULATOR_STREAMS", streams) {}
 };
 // When cp.async's bytes arrive: wait (default) or issue.
 struct WithCopies : WithMode {
@@ -110,12 +122,15 @@ class EmulatedTest : public testing::Test {
     expect_close(what, downloaded(twin.emulated), expected, tolerance);
   }
 
-  // Runs `op`, which uploads its inputs first, twice and in every thread order: the same bytes every time.
+  // Runs `op` twice and in every mode: the same bytes every time. Outputs are garbage before it runs, so that it must
+  // refresh those that are inputs too.
   template <class Op>
   void expect_same_bytes_in_every_order(const std::vector<Tensor>& outputs, Op&& op) {
     std::vector<std::vector<std::byte>> first;
-    for (const char* order : kOrders) {
-      const WithOrder with(order);
+    for (const Mode& mode : kModes) {
+      const WithOrder with_order(mode.order);
+      const WithStreams with_streams(mode.streams);
+      for (const Tensor& output : outputs) spoil(output);
       op();
       std::vector<std::vector<std::byte>> bytes;
       for (const Tensor& output : outputs) {
@@ -124,12 +139,17 @@ class EmulatedTest : public testing::Test {
       }
       if (first.empty()) first = bytes;
       for (size_t i = 0; i < outputs.size(); ++i) {
-        EXPECT_TRUE(bytes[i] == first[i]) << "output " << i << ", " << outputs[i].describe() << ", order " << order;
+        EXPECT_TRUE(bytes[i] == first[i]) << "output " << i << ", " << outputs[i].describe() << ", order " << mode.order
+                                          << ", streams " << mode.streams;
       }
     }
   }
 
  private:
+  void spoil(const Tensor& tensor) {
+    const std::vector<uint16_t> garbage((tensor.bytes() + 1) / 2, kSentinel);
+    emulated_->upload(tensor, garbage.data());
+  }
   Twin allocate(DType dtype, std::initializer_list<int64_t> dims) {
     return {cpu_sentinels_.allocate(*cpu_, dtype, dims, shift_),
             emulated_sentinels_.allocate(*emulated_, dtype, dims, shift_)};
