@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/parallel_for.h"
 #include "cpu/attention_rows.h"
@@ -41,18 +42,28 @@ struct Head {
       : data(tensor.as<T>() + first_token * tensor.cols() + first_column), ld(tensor.cols()) {}
 };
 
+// One sequence's.
 struct Sizes {
-  explicit Sizes(const ops::AttentionShape& shape)
-      : length(shape.sequence_length),
-        heads(shape.heads),
-        size(shape.head_size),
-        causal(shape.mask == ops::AttentionMask::kCausal),
-        scale(1.0f / std::sqrt(static_cast<float>(shape.head_size))) {}
+  template <class Args>
+  Sizes(const Args& args, int64_t sequence)
+      : length(args.shape.sequence_length),
+        heads(args.shape.heads),
+        size(args.shape.head_size),
+        prefix(args.shape.mask == ops::AttentionMask::kFull ? length : length_of(args.prefix_lengths, sequence, 0)),
+        keys(length_of(args.key_lengths, sequence, length)),
+        scale(1.0f / std::sqrt(static_cast<float>(size))) {}
   int64_t length, heads, size;
-  bool causal;
+  int64_t prefix, keys;  // keys before `prefix` are seen by every query, keys from `keys` on by none
   float scale;
 
-  int64_t visible(int64_t query) const { return causal ? query + 1 : length; }
+  // Every query sees the first keys, so many, and none behind: a later query at least as many as an earlier one.
+  int64_t visible(int64_t query) const { return std::min(std::max(query + 1, prefix), keys); }
+
+ private:
+  int64_t length_of(const Tensor& lengths, int64_t sequence, int64_t otherwise) const {
+    if (lengths.empty()) return otherwise;
+    return std::clamp<int64_t>(lengths.as<const int32_t>()[sequence], 0, length);
+  }
 };
 
 // Hands out a thread's scratch piece by piece.
@@ -88,6 +99,11 @@ void forward_tile(const Sizes& sizes, View out, float* log_sum_exp, View q, View
   const int64_t rows = std::min(kQueryTile, sizes.length - first);
   const int64_t strip = sizes.visible(first + rows - 1);
   const View tile_out{out.row(first), out.ld};
+  if (strip == 0) {
+    std::fill_n(tile_out.data, rows * sizes.size, 0.0f);
+    std::fill_n(log_sum_exp + first, rows, -std::numeric_limits<float>::infinity());
+    return;
+  }
   scores.ld = strip;
   multiply(scores, {q.row(first), q.ld}, k, rows, strip, sizes.size, 'N', 'T', sizes.scale, 0);
   float inverse_sum[kQueryTile];
@@ -128,6 +144,10 @@ void backward_tile(const Sizes& sizes, BackwardViews views, int64_t first) {
   const int64_t strip = sizes.visible(first + rows - 1);
   const View q{views.q.row(first), views.q.ld}, grad_out{views.grad_out.row(first), views.grad_out.ld};
   const View grad_q{views.grad_q.row(first), views.grad_q.ld};
+  if (strip == 0) {
+    std::fill_n(grad_q.data, rows * size, 0.0f);
+    return;
+  }
   View scores = views.scores, grad = views.grad_scores;
   scores.ld = grad.ld = strip;
   multiply(scores, q, views.k, rows, strip, size, 'N', 'T', sizes.scale, 0);
@@ -190,19 +210,19 @@ void backward_head(const ops::AttentionBackward& args, const Sizes& sizes, int64
 }  // namespace
 
 void attention_forward(Context& /*ctx*/, const ops::AttentionForward& args) {
-  const Sizes sizes(args.shape);
+  const int64_t heads = args.shape.heads;
   dispatch_float(args.qkv.dtype, [&](auto zero) {
-    parallel_tasks(args.shape.batch * sizes.heads, [&](int64_t task, int /*thread*/) {
-      forward_head<decltype(zero)>(args, sizes, task / sizes.heads, task % sizes.heads);
+    parallel_tasks(args.shape.batch * heads, [&](int64_t task, int /*thread*/) {
+      forward_head<decltype(zero)>(args, Sizes(args, task / heads), task / heads, task % heads);
     });
   });
 }
 
 void attention_backward(Context& /*ctx*/, const ops::AttentionBackward& args) {
-  const Sizes sizes(args.shape);
+  const int64_t heads = args.shape.heads;
   dispatch_float(args.qkv.dtype, [&](auto zero) {
-    parallel_tasks(args.shape.batch * sizes.heads, [&](int64_t task, int /*thread*/) {
-      backward_head<decltype(zero)>(args, sizes, task / sizes.heads, task % sizes.heads);
+    parallel_tasks(args.shape.batch * heads, [&](int64_t task, int /*thread*/) {
+      backward_head<decltype(zero)>(args, Sizes(args, task / heads), task / heads, task % heads);
     });
   });
 }

@@ -1,14 +1,30 @@
 #include "ops/attention.h"
 
+#include <utility>
+
 #include "ops/check.h"
 
 namespace mhmoe::ops {
 namespace {
 
+constexpr int64_t kLongestSequence = int64_t{1} << 30;  // positions are 32 bits wide in kernels
+
 void check_shape(const char* op, const AttentionShape& shape) {
+  MHMOE_CHECK(shape.sequence_length <= kLongestSequence, "[{}] sequence_length is {}, expected at most {}", op,
+              shape.sequence_length, kLongestSequence);
   MHMOE_CHECK(shape.batch >= 0 && shape.sequence_length > 0 && shape.heads > 0 && shape.head_size > 0,
               "[{}] shape is batch {}, sequence_length {}, heads {}, head_size {}, expected each to be at least 1", op,
               shape.batch, shape.sequence_length, shape.heads, shape.head_size);
+}
+
+void check_lengths(const Context& ctx, const char* op, const AttentionShape& shape, const Tensor& prefix_lengths,
+                   const Tensor& key_lengths) {
+  MHMOE_CHECK((shape.mask == AttentionMask::kPrefix) != prefix_lengths.empty(),
+              "[{}] prefix_lengths is {}, expected with the prefix mask and with no other", op,
+              prefix_lengths.empty() ? "absent" : "given");
+  for (const auto& [name, lengths] : {std::pair{"prefix_lengths", prefix_lengths}, {"key_lengths", key_lengths}}) {
+    if (!lengths.empty()) Argument(ctx, op, name, lengths).shape({shape.batch}).dtype(DType::kI32);
+  }
 }
 
 }  // namespace
@@ -20,6 +36,7 @@ void attention_forward(Context& ctx, const AttentionForward& args) {
   Argument(ctx, kOp, "qkv", args.qkv).matrix(batch * length, 3 * heads * head_size).floating();
   Argument(ctx, kOp, "out", args.out).matrix(batch * length, heads * head_size).same_dtype(args.qkv);
   Argument(ctx, kOp, "log_sum_exp", args.log_sum_exp).shape({batch, heads, length}).dtype(DType::kF32);
+  check_lengths(ctx, kOp, args.shape, args.prefix_lengths, args.key_lengths);
   run(ctx, &KernelTable::attention_forward, args);
 }
 
@@ -32,6 +49,7 @@ void attention_backward(Context& ctx, const AttentionBackward& args) {
   Argument(ctx, kOp, "grad_out", args.grad_out).matrix(batch * length, heads * head_size).same_dtype(args.qkv);
   Argument(ctx, kOp, "out", args.out).matrix(batch * length, heads * head_size).same_dtype(args.qkv);
   Argument(ctx, kOp, "log_sum_exp", args.log_sum_exp).shape({batch, heads, length}).dtype(DType::kF32);
+  check_lengths(ctx, kOp, args.shape, args.prefix_lengths, args.key_lengths);
   run(ctx, &KernelTable::attention_backward, args);
 }
 

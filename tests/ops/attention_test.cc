@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include <fmt/ranges.h>
+
 #include "ops/op_test.h"
 
 namespace mhmoe::test {
@@ -8,9 +10,14 @@ namespace {
 using ops::AttentionMask;
 using ops::AttentionShape;
 
-// Plain loops in double on what the tensors hold, with sums of absolute values for tolerances.
+// Absent where empty.
+struct Lengths {
+  std::vector<double> prefix, keys;
+};
+
+// Plain loops in double on what the tensors hold.
 struct Reference {
-  Reference(const AttentionShape& s, const Tensor& qkv, const Tensor& grad_out);
+  Reference(const AttentionShape& s, const Lengths& lengths, const Tensor& qkv, const Tensor& grad_out);
 
   int64_t at(int64_t part, int64_t b, int64_t t, int64_t h, int64_t c) const {
     return ((b * s.sequence_length + t) * parts_of(part) + h) * s.head_size + c;
@@ -19,15 +26,23 @@ struct Reference {
   double q(int64_t part, int64_t b, int64_t t, int64_t h, int64_t c) const {
     return qkv[at(part, b, t, part * s.heads + h, c)];
   }
+  bool sees(int64_t b, int64_t query, int64_t key) const {
+    if (!lengths.keys.empty() && static_cast<double>(key) >= lengths.keys[b]) return false;
+    if (s.mask == AttentionMask::kFull || key <= query) return true;
+    return s.mask == AttentionMask::kPrefix && static_cast<double>(key) < lengths.prefix[b];
+  }
   void head(int64_t b, int64_t h);
+  void query(int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& seen);
 
   AttentionShape s;
+  Lengths lengths;
   std::vector<double> qkv, grad_out;
   std::vector<double> out, log_sum_exp, grad_qkv;
 };
 
-Reference::Reference(const AttentionShape& shape, const Tensor& qkv_tensor, const Tensor& grad_out_tensor)
-    : s(shape), qkv(values(qkv_tensor)), grad_out(values(grad_out_tensor)) {
+Reference::Reference(const AttentionShape& shape, const Lengths& both, const Tensor& qkv_tensor,
+                     const Tensor& grad_out_tensor)
+    : s(shape), lengths(both), qkv(values(qkv_tensor)), grad_out(values(grad_out_tensor)) {
   out.resize(grad_out.size());
   grad_qkv.resize(qkv.size());
   log_sum_exp.resize(static_cast<size_t>(s.batch * s.heads * s.sequence_length));
@@ -37,33 +52,40 @@ Reference::Reference(const AttentionShape& shape, const Tensor& qkv_tensor, cons
 }
 
 void Reference::head(int64_t b, int64_t h) {
-  const double scale = 1 / std::sqrt(static_cast<double>(s.head_size));
   for (int64_t i = 0; i < s.sequence_length; ++i) {
-    const int64_t visible = s.mask == AttentionMask::kCausal ? i + 1 : s.sequence_length;
-    std::vector<double> p(static_cast<size_t>(visible)), dp(static_cast<size_t>(visible));
-    double sum = 0, delta = 0;
-    for (int64_t j = 0; j < visible; ++j) {
-      for (int64_t c = 0; c < s.head_size; ++c) p[j] += scale * q(0, b, i, h, c) * q(1, b, j, h, c);
-      p[j] = std::exp(p[j]);
-      sum += p[j];
+    std::vector<int64_t> seen;
+    for (int64_t j = 0; j < s.sequence_length; ++j) {
+      if (sees(b, i, j)) seen.push_back(j);
     }
-    log_sum_exp[(b * s.heads + h) * s.sequence_length + i] = std::log(sum);
-    for (int64_t j = 0; j < visible; ++j) {
-      p[j] /= sum;
-      for (int64_t c = 0; c < s.head_size; ++c) {
-        const double g = grad_out[at(-1, b, i, h, c)];
-        out[at(-1, b, i, h, c)] += p[j] * q(2, b, j, h, c);
-        dp[j] += g * q(2, b, j, h, c);
-        grad_qkv[at(2, b, j, 2 * s.heads + h, c)] += p[j] * g;
-      }
-      delta += p[j] * dp[j];
+    query(b, h, i, seen);
+  }
+}
+
+void Reference::query(int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& seen) {
+  const double scale = 1 / std::sqrt(static_cast<double>(s.head_size));
+  std::vector<double> p(seen.size()), dp(seen.size());
+  double sum = 0, delta = 0;
+  for (size_t n = 0; n < seen.size(); ++n) {
+    for (int64_t c = 0; c < s.head_size; ++c) p[n] += scale * q(0, b, i, h, c) * q(1, b, seen[n], h, c);
+    p[n] = std::exp(p[n]);
+    sum += p[n];
+  }
+  log_sum_exp[(b * s.heads + h) * s.sequence_length + i] = std::log(sum);
+  for (size_t n = 0; n < seen.size(); ++n) {
+    p[n] /= sum;
+    for (int64_t c = 0; c < s.head_size; ++c) {
+      const double g = grad_out[at(-1, b, i, h, c)];
+      out[at(-1, b, i, h, c)] += p[n] * q(2, b, seen[n], h, c);
+      dp[n] += g * q(2, b, seen[n], h, c);
+      grad_qkv[at(2, b, seen[n], 2 * s.heads + h, c)] += p[n] * g;
     }
-    for (int64_t j = 0; j < visible; ++j) {
-      const double ds = scale * p[j] * (dp[j] - delta);
-      for (int64_t c = 0; c < s.head_size; ++c) {
-        grad_qkv[at(0, b, i, h, c)] += ds * q(1, b, j, h, c);
-        grad_qkv[at(1, b, j, s.heads + h, c)] += ds * q(0, b, i, h, c);
-      }
+    delta += p[n] * dp[n];
+  }
+  for (size_t n = 0; n < seen.size(); ++n) {
+    const double ds = scale * p[n] * (dp[n] - delta);
+    for (int64_t c = 0; c < s.head_size; ++c) {
+      grad_qkv[at(0, b, i, h, c)] += ds * q(1, b, seen[n], h, c);
+      grad_qkv[at(1, b, seen[n], s.heads + h, c)] += ds * q(0, b, i, h, c);
     }
   }
 }
@@ -74,23 +96,28 @@ class AttentionTest : public OpTest {
     Tensor out, log_sum_exp, grad_qkv;
   };
 
-  Results run(const AttentionShape& s, const Tensor& qkv, const Tensor& grad_out) {
+  Results run(const AttentionShape& s, const Tensor& qkv, const Tensor& grad_out, const Lengths& lengths = {}) {
+    const auto tensor = [&](const std::vector<double>& elements) {
+      return elements.empty() ? Tensor() : given(DType::kI32, {s.batch}, elements);
+    };
+    const Tensor prefix = tensor(lengths.prefix), keys = tensor(lengths.keys);
     const int64_t tokens = s.batch * s.sequence_length, width = s.heads * s.head_size;
     const Results results{garbage(qkv.dtype, {tokens, width}),
                           garbage(DType::kF32, {s.batch, s.heads, s.sequence_length}),
                           garbage(qkv.dtype, {tokens, 3 * width})};
-    ops::attention_forward(ctx(), {results.out, results.log_sum_exp, qkv, s});
-    ops::attention_backward(ctx(), {results.grad_qkv, grad_out, qkv, results.out, results.log_sum_exp, s});
+    ops::attention_forward(ctx(), {results.out, results.log_sum_exp, qkv, s, prefix, keys});
+    ops::attention_backward(ctx(),
+                            {results.grad_qkv, grad_out, qkv, results.out, results.log_sum_exp, s, prefix, keys});
     return results;
   }
 
   // Float error: sums over head_size and keys of numbers of order 1, so some tens of roundings of numbers below about
   // 10; bf16 rounds results, and the backward pass reads a rounded `out`.
-  void check(const AttentionShape& s, DType dtype) {
+  void check(const AttentionShape& s, DType dtype, const Lengths& lengths = {}) {
     const int64_t tokens = s.batch * s.sequence_length, width = s.heads * s.head_size;
     const Tensor qkv = random(dtype, {tokens, 3 * width}), grad_out = random(dtype, {tokens, width});
-    const Reference expected(s, qkv, grad_out);
-    const Results found = run(s, qkv, grad_out);
+    const Reference expected(s, lengths, qkv, grad_out);
+    const Results found = run(s, qkv, grad_out, lengths);
     const auto tolerances = [&](const std::vector<double>& reference, double floats, double roundings) {
       std::vector<double> result;
       for (const double value : reference) {
@@ -98,8 +125,10 @@ class AttentionTest : public OpTest {
       }
       return result;
     };
-    const auto what = fmt::format("length {}, head size {}, {}, {}", s.sequence_length, s.head_size, to_string(dtype),
-                                  s.mask == AttentionMask::kCausal ? "causal" : "full");
+    const char* const masks[] = {"causal", "full", "prefix"};
+    const auto what = fmt::format("length {}, head size {}, {}, {}, prefix lengths {}, key lengths {}",
+                                  s.sequence_length, s.head_size, to_string(dtype), masks[static_cast<int>(s.mask)],
+                                  fmt::join(lengths.prefix, " "), fmt::join(lengths.keys, " "));
     expect_close("out: " + what, found.out, expected.out, tolerances(expected.out, 100, 1));
     expect_close("log_sum_exp: " + what, found.log_sum_exp, expected.log_sum_exp,
                  tolerances(expected.log_sum_exp, 40, 0));
@@ -120,6 +149,46 @@ TEST_F(AttentionTest, ForwardAndBackwardAgreeWithPlainLoops) {
       check({1, 64, 1, 8, mask}, dtype);
       check({2, 130, 2, 33, mask}, dtype);
     }
+  }
+}
+
+TEST_F(AttentionTest, PrefixesAndKeyLengthsAgreeWithPlainLoops) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    check({3, 70, 1, 9, AttentionMask::kPrefix}, dtype, {.prefix = {0, 70, 33}, .keys = {}});
+    check({3, 70, 1, 9, AttentionMask::kPrefix}, dtype, {.prefix = {66, 5, 40}, .keys = {65, 70, 10}});
+    check({3, 66, 1, 9, AttentionMask::kCausal}, dtype, {.prefix = {}, .keys = {1, 65, 66}});
+    check({3, 66, 1, 9, AttentionMask::kFull}, dtype, {.prefix = {}, .keys = {1, 64, 7}});
+    check({2, 5, 1, 9, AttentionMask::kPrefix}, dtype, {.prefix = {-3, 9}, .keys = {6, 3}});
+  }
+}
+
+TEST_F(AttentionTest, QueriesThatSeeNoKeyGiveAndGetNothing) {
+  for (const AttentionMask mask : {AttentionMask::kCausal, AttentionMask::kFull, AttentionMask::kPrefix}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const Lengths lengths{
+          .prefix = mask == AttentionMask::kPrefix ? std::vector<double>{4, 4} : std::vector<double>{},
+          .keys = {0, -1}};
+      const Results found = run({2, 67, 1, 8, mask}, random(dtype, {134, 24}), random(dtype, {134, 8}), lengths);
+      for (const double value : values(found.out)) ASSERT_EQ(value, 0);
+      for (const double value : values(found.grad_qkv)) ASSERT_EQ(value, 0);
+      for (const double value : values(found.log_sum_exp)) ASSERT_EQ(value, -std::numeric_limits<double>::infinity());
+    }
+  }
+}
+
+TEST_F(AttentionTest, KeysThatNobodySeesHaveNoInfluenceWhateverTheyHold) {
+  const int64_t length = 70, size = 32, kept = 33;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Tensor qkv = random(dtype, {length, 3 * size}), grad_out = random(dtype, {length, size});
+    const AttentionShape shape{1, length, 1, size, AttentionMask::kFull};
+    const Lengths lengths{.prefix = {}, .keys = {kept}};
+    const Results before = run(shape, qkv, grad_out, lengths);
+    for (int64_t t = kept; t < length; ++t) {
+      for (int64_t c = size; c < 3 * size; ++c) write_value(qkv, t * 3 * size + c, std::nan(""));
+    }
+    const Results after = run(shape, qkv, grad_out, lengths);
+    expect_equal("out", after.out, values(before.out));
+    expect_equal("grad_qkv", after.grad_qkv, values(before.grad_qkv));
   }
 }
 

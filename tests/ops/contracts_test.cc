@@ -88,6 +88,22 @@ TEST_F(Contracts, Attention) {
                      {"log_sum_exp", &B::log_sum_exp}});
 }
 
+TEST_F(Contracts, AttentionLengths) {
+  using F = AttentionForward;
+  using B = AttentionBackward;
+  const AttentionShape shape{2, 3, 2, 4, AttentionMask::kPrefix};
+  const F forward{bf16({6, 8}), f32({2, 2, 3}), bf16({6, 24}), shape, i32({2}), i32({2})};
+  expect_checked<F>("attention_forward", attention_forward, forward,
+                    {{"prefix_lengths", &F::prefix_lengths}, {"key_lengths", &F::key_lengths, kOptional}});
+  const B backward{bf16({6, 24}), bf16({6, 8}), bf16({6, 24}), bf16({6, 8}), f32({2, 2, 3}), shape, i32({2}), i32({2})};
+  expect_checked<B>("attention_backward", attention_backward, backward,
+                    {{"prefix_lengths", &B::prefix_lengths}, {"key_lengths", &B::key_lengths, kOptional}});
+  F causal = forward;
+  causal.shape.mask = AttentionMask::kCausal;
+  expect_refused<F>(attention_forward, "[attention_forward] prefix_lengths is given, expected with the prefix mask",
+                    causal);
+}
+
 TEST_F(Contracts, AttentionCached) {
   using F = ops::AttentionCached;
   const F valid{bf16({6, 8}), bf16({2, 2, 9, 4}), bf16({2, 2, 9, 4}), bf16({6, 24}), {2, 3, 2, 4}, 6};
