@@ -22,4 +22,5 @@ extern "C" MHMOE_API void mhmoe_test_large_shared(size_t shared_bytes, float* ou
   using namespace mhmoe::cuda;
   launch({.grid = 1, .block = kThreads, .shared_bytes = shared_bytes}, large_shared_kernel, out, in,
          shared_bytes / sizeof(float));
+  MHMOE_CUDA_CHECK(cudaDeviceSynchronize());
 }

@@ -4,12 +4,11 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "emulator/async_copy.h"
 #include "emulator/fault.h"
-#include "emulator/stream.h"
+#include "grid.h"
 #include "races.h"
 #include "scheduler.h"
 #include "static_shared.h"
@@ -21,7 +20,6 @@ Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace {
 
-constexpr size_t kMaxSharedBytes = size_t{227} << 10;
 constexpr auto kPoison = std::byte{0xff};
 
 std::span<std::byte> dynamic_shared, static_shared;  // of the block that runs
@@ -74,6 +72,8 @@ void poison_shared() {
   if (races::watched()) races::forget_accesses(static_shared);
 }
 
+}  // namespace
+
 void run_grid(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
   static uint64_t launches = 0;
   if (scheduler().running()) throw Fault("a kernel starts a kernel");
@@ -93,17 +93,6 @@ void run_grid(const cudaLaunchConfig_t& config, const std::function<void()>& bod
     if (!fault.empty()) throw Fault(fault);
   }
   scheduler().end_grid();
-}
-
-}  // namespace
-
-cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> body) {
-  const dim3 &grid = config.gridDim, &block = config.blockDim;
-  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-  const bool possible = threads > 0 && threads <= kMaxThreads && grid.x > 0 && grid.x <= 0x7fffffff && grid.y > 0 &&
-                        grid.y <= 65535 && grid.z > 0 && grid.z <= 65535 && config.dynamicSmemBytes <= kMaxSharedBytes;
-  if (!possible) return cudaErrorInvalidConfiguration;
-  return enqueue(config.stream, "a kernel", [config, body = std::move(body)] { run_grid(config, body); });
 }
 
 unsigned block_barrier(SourceLine at, bool predicate) {

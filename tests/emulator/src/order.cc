@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "emulator/fault.h"
+#include "random.h"
 
 namespace emulator {
 
@@ -35,12 +36,8 @@ Order Order::from_environment(uint64_t launch) {
   throw Fault("EMULATOR_ORDER=" + std::string(text) + ": allowed: forward, reversed, random:SEED");
 }
 
-// SplitMix64.
 uint64_t Order::random() {
-  uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
+  return emulator::next_random(state_);
 }
 
 std::optional<unsigned> Order::next_thread(unsigned current, const std::array<uint32_t, kMaxWarps>& ready,

@@ -62,8 +62,8 @@ TEST_F(Engine, RefusesImpossibleLaunches) {
     EXPECT_EQ(launch(kernel, "forward"), cudaErrorInvalidConfiguration) << threads;
   }
   kernel = kernels().at("right");
-  kernel.dynamic_bytes = (size_t{227} << 10) + 1;
-  EXPECT_EQ(launch(kernel, "forward"), cudaErrorInvalidConfiguration);
+  kernel.dynamic_bytes = (size_t{48} << 10) + 1;
+  EXPECT_EQ(launch(kernel, "forward"), cudaErrorInvalidValue) << "more must be asked for";
   kernel = kernels().at("right");
   kernel.blocks = 0;
   EXPECT_EQ(launch(kernel, "forward"), cudaErrorInvalidConfiguration);

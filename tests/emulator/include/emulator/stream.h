@@ -9,9 +9,6 @@ namespace emulator {
 
 // Runs `work` in its turn on the stream: now or later, and again with every launch of a graph that it was recorded for.
 // What it needs it must hold by value. `what` names it in faults. Returns why the stream takes no work.
-inline cudaError_t enqueue(cudaStream_t /*stream*/, const char* /*what*/, const std::function<void()>& work) {
-  work();
-  return cudaSuccess;
-}
+cudaError_t enqueue(cudaStream_t stream, const char* what, std::function<void()> work);
 
 }  // namespace emulator
