@@ -1,5 +1,6 @@
 #include "kernels/kernels.h"
 #include "kernels/launch.h"
+#include "kernels/partials.h"
 #include "kernels/reduce.cuh"
 #include "kernels/vector.cuh"
 #include "ops/routing.h"
@@ -14,9 +15,6 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpSize;
 constexpr int64_t kFewestPositions = 512;  // a chunk's
 constexpr int64_t kMostChunks = 1024;
-// Of one block that adds up chunks: experts and, for each, threads that share its chunks.
-constexpr int kTile = 32;
-constexpr int kSegments = 16;
 
 // At most 2^31 assignments (ops/routing.cc), so that unsigned arithmetic holds all of them.
 struct Positions {
@@ -54,7 +52,7 @@ __global__ void count_chunk_kernel(int32_t* count, int32_t* slot, const int32_t*
 }
 
 // Puts the number of assignments to the same expert in all chunks before in the place of each chunk's own; ends with
-// load, and with begin and rows where queues have a capacity. A block has kTile experts and kSegments threads for each.
+// load, and with begin and rows where queues have a capacity.
 struct Queues {
   int32_t *row_assignment, *begin, *rows, *load;
   int64_t capacity;
@@ -68,11 +66,9 @@ __device__ void finish_queue(const Queues& queues, int64_t expert, int32_t load)
 }
 
 __global__ void add_chunks_kernel(int32_t* count, Queues queues, int64_t experts, int64_t chunks) {
-  __shared__ int32_t segment_sum[kSegments][kTile];
+  __shared__ int32_t segment_sum[kMostSegments][kTile];
   const int64_t tile = int64_t{blockIdx.x} * kTile, expert = tile + threadIdx.x;
-  const int64_t segment = (chunks + kSegments - 1) / kSegments;
-  const int64_t begin = segment * threadIdx.y;
-  const int64_t end = begin + segment < chunks ? begin + segment : chunks;
+  const auto [begin, end] = segment_of(chunks);
   int32_t sum = 0;
   if (expert < experts) {
     for (int64_t chunk = begin; chunk < end; ++chunk) sum += count[chunk * experts + expert];
@@ -80,7 +76,7 @@ __global__ void add_chunks_kernel(int32_t* count, Queues queues, int64_t experts
   segment_sum[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   int32_t before = 0, load = 0;
-  for (unsigned s = 0; s < kSegments; ++s) {
+  for (unsigned s = 0; s < blockDim.y; ++s) {
     if (s < threadIdx.y) before += segment_sum[s][threadIdx.x];
     load += segment_sum[s][threadIdx.x];
   }
@@ -92,8 +88,8 @@ __global__ void add_chunks_kernel(int32_t* count, Queues queues, int64_t experts
     }
     if (threadIdx.y == 0) finish_queue(queues, expert, load);
   }
-  // Rows behind a queue's end are empty; the warp of segment s has every kSegments-th expert's.
-  for (int i = static_cast<int>(threadIdx.y); i < kTile && tile + i < experts; i += kSegments) {
+  // Rows behind a queue's end are empty; each warp of the block has every blockDim.y-th expert's.
+  for (int i = static_cast<int>(threadIdx.y); i < kTile && tile + i < experts; i += static_cast<int>(blockDim.y)) {
     const int64_t used = __shfl_sync(kFullWarp, load, i);
     int32_t* queue = queues.row_assignment + (tile + i) * queues.capacity;
     for (int64_t row = used + threadIdx.x; row < queues.capacity; row += kTile) queue[row] = -1;
@@ -165,7 +161,7 @@ void assign_slots(Context& ctx, const ops::AssignSlots& args) {
   const auto* expert_index = elements<const int32_t>(args.expert_index);
   launch({.grid = block_count(positions.chunks, kWarps), .block = kThreads, .stream = stream}, count_chunk_kernel,
          elements<int32_t>(counts), elements<int32_t>(args.slot), expert_index, positions);
-  launch({.grid = block_count(positions.experts, kTile), .block = dim3(kTile, kSegments), .stream = stream},
+  launch({.grid = block_count(positions.experts, kTile), .block = tile_block(positions.chunks), .stream = stream},
          add_chunks_kernel, elements<int32_t>(counts), queues, positions.experts, positions.chunks);
   if (args.capacity == 0) {
     launch({.grid = 1, .block = kThreads, .stream = stream}, join_queues_kernel, queues, positions.experts);

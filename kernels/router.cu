@@ -1,8 +1,9 @@
 #include "ops/router.h"
 
 #include "kernels/kernels.h"
-#include "kernels/launch.h"
+#include "kernels/partials.h"
 #include "kernels/reduce.cuh"
+#include "kernels/row_lanes.cuh"
 #include "kernels/vector.cuh"
 
 // One warp a row, which it keeps in shared memory: lane l owns the experts l, l + 32, ... and nobody else reads or
@@ -11,25 +12,12 @@
 namespace mhmoe::cuda {
 namespace {
 
-constexpr int kMostWarps = 8;
-constexpr size_t kSharedBytes = size_t{96} << 10;  // of a block: two fit on a multiprocessor of Hopper
-constexpr int64_t kFewestChunkRows = 64;           // of one block, which sums them up
+constexpr int64_t kFewestChunkRows = 64;  // of one block, which sums them up
 constexpr int64_t kMostChunks = 512;
-// Of one block that adds up chunks: experts and, for each, threads that share its chunks.
-constexpr int kTile = 32;
-constexpr int kSegments = 16;
 
 struct Sizes {
   int64_t rows, experts, top_k;
 };
-
-// Warps of a block that each keep `vectors` f32 [E] in shared memory, beside `common` ones of the block.
-int64_t warps_of(int64_t experts, int64_t vectors, int64_t common) {
-  int64_t warps = kMostWarps;
-  const auto bytes = [&] { return static_cast<size_t>((warps * vectors + common) * experts) * sizeof(float); };
-  while (warps > 1 && bytes() > kSharedBytes) warps /= 2;
-  return warps;
-}
 
 // A total order over (value, index): the larger value first, of equals the lower index; NaN has its place too, so that
 // k distinct experts are always found. Never 0.
@@ -140,15 +128,13 @@ __global__ void route_kernel(float* probabilities, BalancePartials partial, Choi
 // tile_balance[tile] = sum over its experts of load share times summed probability.
 __global__ void share_kernel(float* share, float* tile_balance, BalancePartials partial, int64_t chunks, Sizes sizes,
                              int64_t counted) {
-  __shared__ float probability_sum[kSegments][kTile];
-  __shared__ int32_t count_sum[kSegments][kTile];
+  __shared__ float probability_sum[kMostSegments][kTile];
+  __shared__ int32_t count_sum[kMostSegments][kTile];
   const int64_t e = int64_t{blockIdx.x} * kTile + threadIdx.x;
   float probability = 0;
   int32_t count = 0;
   if (e < sizes.experts) {
-    const int64_t segment = (chunks + kSegments - 1) / kSegments;
-    const int64_t begin = segment * threadIdx.y;
-    const int64_t end = begin + segment < chunks ? begin + segment : chunks;
+    const auto [begin, end] = segment_of(chunks);
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       probability += partial.probability[chunk * sizes.experts + e];
       count += partial.count[chunk * sizes.experts + e];
@@ -158,7 +144,7 @@ __global__ void share_kernel(float* share, float* tile_balance, BalancePartials 
   count_sum[threadIdx.y][threadIdx.x] = count;
   __syncthreads();
   if (threadIdx.y > 0) return;
-  for (int s = 1; s < kSegments; ++s) {
+  for (unsigned s = 1; s < blockDim.y; ++s) {
     probability += probability_sum[s][threadIdx.x];
     count += count_sum[s][threadIdx.x];
   }
@@ -253,15 +239,17 @@ void router_forward(Context& ctx, const ops::RouterForward& args) {
   const ArenaScope scope(ctx.step());
   const auto [probability, count, tile_balance] = allocate_scratch(ctx, sizes);
   const BalancePartials partial = {elements<float>(probability), elements<int32_t>(count)};
-  const int64_t chunks = probability.rows(), tiles = tile_balance.count(), warps = warps_of(sizes.experts, 2, 1);
+  const int64_t chunks = probability.rows(), tiles = tile_balance.count();
+  const auto row_bytes = static_cast<int64_t>(sizeof(float)) * sizes.experts;
+  const int64_t warps = warps_that_keep(2 * row_bytes, row_bytes);
   launch({.grid = static_cast<unsigned>(chunks),
           .block = static_cast<unsigned>(warps * kWarpSize),
-          .shared_bytes = static_cast<size_t>((2 * warps + 1) * sizes.experts) * sizeof(float),
+          .shared_bytes = static_cast<size_t>((2 * warps + 1) * row_bytes),
           .stream = stream},
          route_kernel, elements<float>(args.probabilities), partial,
          Choices{elements<int32_t>(args.expert_index), elements<float>(args.gate_weight), args.normalize, counted},
          elements<const float>(args.logits), sizes, chunk_rows_of(sizes));
-  launch({.grid = static_cast<unsigned>(tiles), .block = dim3(kTile, kSegments), .stream = stream}, share_kernel,
+  launch({.grid = static_cast<unsigned>(tiles), .block = tile_block(chunks), .stream = stream}, share_kernel,
          elements<float>(args.share), elements<float>(tile_balance), partial, chunks, sizes, counted);
   const float scale = static_cast<float>(sizes.experts) / static_cast<float>(std::max<int64_t>(sizes.rows, 1));
   launch({.grid = 1, .block = kWarpSize, .stream = stream}, balance_loss_kernel, elements<float>(args.balance_loss),
@@ -272,10 +260,11 @@ void router_backward(Context& ctx, const ops::RouterBackward& args) {
   const Sizes sizes = {args.probabilities.rows(), args.probabilities.cols(), args.expert_index.cols()};
   if (sizes.rows == 0) return;
   const float balance = args.balance_scale * static_cast<float>(sizes.experts) / static_cast<float>(sizes.rows);
-  const int64_t warps = warps_of(sizes.experts, 1, 0);
+  const auto row_bytes = static_cast<int64_t>(sizeof(float)) * sizes.experts;
+  const int64_t warps = warps_that_keep(row_bytes);
   launch({.grid = block_count(sizes.rows, warps),
           .block = static_cast<unsigned>(warps * kWarpSize),
-          .shared_bytes = static_cast<size_t>(warps * sizes.experts) * sizeof(float),
+          .shared_bytes = static_cast<size_t>(warps * row_bytes),
           .stream = stream_of(ctx)},
          router_backward_kernel, elements<float>(args.grad_logits), elements<const float>(args.grad_gate),
          elements<const float>(args.probabilities), elements<const int32_t>(args.expert_index),

@@ -20,4 +20,14 @@ struct RowLanes {
   __device__ int64_t row() const { return int64_t{blockIdx.x} * (blockDim.x >> shift) + (threadIdx.x >> shift); }
 };
 
+// Warps of a block that each keep so many bytes in shared memory, beside the block's own `common` ones: at most 8,
+// fewer where a block would take more than half of what one multiprocessor of Hopper has. launch() refuses what even
+// one warp has no room for: rows of some 20 thousand elements.
+inline int64_t warps_that_keep(int64_t bytes_a_warp, int64_t common = 0) {
+  constexpr int64_t kBlockBytes = int64_t{96} << 10;
+  int64_t warps = 8;
+  while (warps > 1 && warps * bytes_a_warp + common > kBlockBytes) warps /= 2;
+  return warps;
+}
+
 }  // namespace mhmoe::cuda

@@ -12,8 +12,10 @@ using test::Twin;
 using RmsNormKernels = test::EmulatedTest;
 
 constexpr float kEps = 1e-5f;
-// Rows around a block (8 rows) and a chunk (128), columns around a warp's stride (32, packed 128), packed and not.
-constexpr std::array<int64_t, 2> kNormShapes[] = {{1, 1}, {5, 31}, {8, 32}, {9, 132}, {129, 33}, {300, 64}, {2, 1025}};
+// Rows around a block's 8 and a chunk's 32, columns around a warp's stride (32, packed 128), packed and not; and so
+// many columns that a block has room for the sums of fewer warps.
+constexpr std::array<int64_t, 2> kNormShapes[] = {{0, 8},   {1, 1},    {5, 31},   {8, 32},   {9, 132},
+                                                  {33, 33}, {129, 64}, {2, 1025}, {9, 3080}, {3, 26000}};
 
 TEST_F(RmsNormKernels, ForwardAgreesWithTheCpu) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
@@ -53,6 +55,21 @@ TEST_F(RmsNormKernels, BackwardAgreesWithTheCpuAndAccumulates) {
       expect_agreement("grad_weight", grad_weight, 0, 30 * (std::sqrt(static_cast<double>(rows)) + 8) * kRoundoff);
     }
   }
+}
+
+TEST_F(RmsNormKernels, BackwardCutsManyRowsIntoLargerChunks) {
+  const int64_t rows = 512 * 32 + 9;
+  const Twin x = random(DType::kF32, {rows, 4}), grad_y = random(DType::kF32, {rows, 4});
+  const Twin weight = random(DType::kF32, {4}), inv_rms = filled(DType::kF32, {rows}, 0.5);
+  const Twin grad_x = random(DType::kF32, {rows, 4}), grad_weight = random(DType::kF32, {4});
+  const auto run = [&](Context& ctx, Tensor Twin::*side) {
+    ops::rms_norm_backward(ctx, {grad_x.*side, grad_weight.*side, grad_y.*side, x.*side, inv_rms.*side, weight.*side});
+  };
+  run(cpu(), &Twin::cpu);
+  run(emulated(), &Twin::emulated);
+  expect_agreement("grad_x", grad_x, 0, 100 * kRoundoff);
+  // Sums of 16393 products of two normals, about 150 in the end: errors of partial sums that grow as their root.
+  expect_agreement("grad_weight", grad_weight, 0, 150 * 16 * kRoundoff);
 }
 
 TEST_F(RmsNormKernels, ScratchIsGivenBack) {
