@@ -1,5 +1,7 @@
 #include "ops/grouped_matmul.h"
 
+#include "cuda/cublas.h"
+#include "cuda/expert_products.h"
 #include "kernels/block_product.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.h"
@@ -11,7 +13,8 @@ namespace mhmoe::cuda {
 namespace {
 
 // Whole tiles of one expert's rows times one expert's matrix; tiles side by side are neighbours, so that they find the
-// rows in the cache. `inner`: terms of a sum; `width`: columns of out.
+// rows in the cache. `inner`: terms of a sum; `width`: columns of out. With a capacity, rows of no expert are not read
+// and become zero (or the bias): whoever takes all rows along, as strided batches do, finds numbers there.
 template <class Out, class In>
 struct GroupedProduct {
   Out* out;
@@ -35,7 +38,7 @@ __device__ void store_sums(const ProductSums& sums, const GroupedProduct<Out, __
   const int64_t cols = product.width - first_col;
   if constexpr (std::is_same_v<Out, float>) {
     sums.for_each_pair([&](int row, int col, float low, float high) {
-      if (row >= tile.rows || col >= cols) return;
+      if (row >= tile.written || col >= cols) return;
       const Floats<2> pair = {low + product.bias_at(tile.expert, first_col + col),
                               high + product.bias_at(tile.expert, first_col + col + 1)};
       store<2>(out + row * product.width + col, pair);
@@ -53,7 +56,7 @@ __device__ void store_sums(const ProductSums& sums, const GroupedProduct<Out, __
     __syncthreads();
     for (int at = static_cast<int>(threadIdx.x); at < kProductTile * Staged::kChunks; at += kProductThreads) {
       const int row = at / Staged::kChunks, chunk = at % Staged::kChunks;
-      if (row >= tile.rows || chunk * kChunk >= cols) continue;
+      if (row >= tile.written || chunk * kChunk >= cols) continue;
       *reinterpret_cast<uint4*>(out + row * product.width + chunk * kChunk) =
           *reinterpret_cast<const uint4*>(staged.chunk(row, chunk));
     }
@@ -64,17 +67,17 @@ template <bool kTransposeWeight, class Out>
 __global__ void __launch_bounds__(kProductThreads, 2)
     grouped_matmul_kernel(GroupedProduct<Out, __nv_bfloat16> product, unsigned tiles_beside) {
   const RowTile tile = find_row_tile<kProductTile>(product.groups, blockIdx.x / tiles_beside);
-  if (tile.rows == 0) return;
-  const int64_t inner = product.inner, width = product.width;
+  if (tile.written == 0) return;
+  const int64_t inner = product.inner, width = product.width, terms = tile.rows == 0 ? 0 : inner;
   const int64_t first_col = int64_t{blockIdx.x % tiles_beside} * kProductTile;
   const auto* weight = product.weight + tile.expert * inner * width;
   auto* shared = dynamic_shared<__nv_bfloat16>();
   const ProductOperand<false> a = {product.a + tile.begin * inner, inner, tile.rows};
   ProductSums sums;
   if constexpr (kTransposeWeight) {
-    block_product<false, false>(sums, a, {weight + first_col * inner, inner, width - first_col}, inner, shared);
+    block_product<false, false>(sums, a, {weight + first_col * inner, inner, width - first_col}, terms, shared);
   } else {
-    block_product<false, true>(sums, a, {weight + first_col, width, width - first_col}, inner, shared);
+    block_product<false, true>(sums, a, {weight + first_col, width, width - first_col}, terms, shared);
   }
   store_sums(sums, product, tile, first_col, shared);
 }
@@ -83,21 +86,21 @@ template <bool kTransposeWeight, class Out, class In>
 __global__ void __launch_bounds__(kPlainThreads)
     grouped_matmul_plain_kernel(GroupedProduct<Out, In> product, unsigned tiles_beside) {
   const RowTile tile = find_row_tile<kPlainTile>(product.groups, blockIdx.x / tiles_beside);
-  if (tile.rows == 0) return;
-  const int64_t inner = product.inner, width = product.width;
+  if (tile.written == 0) return;
+  const int64_t inner = product.inner, width = product.width, terms = tile.rows == 0 ? 0 : inner;
   const int64_t first_col = int64_t{blockIdx.x % tiles_beside} * kPlainTile;
   const In* a = product.a + tile.begin * inner;
   const In* weight = product.weight + tile.expert * inner * width;
   float sums[kPlainSums][kPlainSums] = {};
   plain_product<false, !kTransposeWeight>(
-      sums, inner,
+      sums, terms,
       [&](int row, int64_t d) { return row < tile.rows && d < inner ? to_float(a[row * inner + d]) : 0.0f; },
       [&](int col, int64_t d) {
         if (first_col + col >= width || d >= inner) return 0.0f;
         return to_float(weight[kTransposeWeight ? (first_col + col) * inner + d : d * width + first_col + col]);
       });
   for_each_plain(sums, [&](int row, int col, float sum) {
-    if (row >= tile.rows || first_col + col >= width) return;
+    if (row >= tile.written || first_col + col >= width) return;
     product.out[(tile.begin + row) * width + first_col + col] =
         from_float<Out>(sum + product.bias_at(tile.expert, first_col + col));
   });
@@ -143,9 +146,31 @@ void run_product(Context& ctx, const ops::GroupedMatmul& args) {
   }
 }
 
+void run_strided_batch(Context& ctx, const ops::GroupedMatmul& args) {
+  const int64_t experts = args.groups.rows.count(), rows = args.groups.capacity;
+  const int64_t inner = args.a.cols(), width = args.out.cols();
+  const ArenaScope scope(ctx.step());
+  gemm(ctx, allocate_cublas_workspace(ctx),
+       GemmBatch{.first = {.m = rows,
+                           .n = width,
+                           .k = inner,
+                           .out = {args.out.data, args.out.dtype, width},
+                           .a = {args.a.data, args.a.dtype, inner},
+                           .b = {args.weight.data, args.weight.dtype, args.weight.cols(), args.transpose_weight}},
+                 .count = experts,
+                 .out_step = rows * width,
+                 .a_step = rows * inner,
+                 .b_step = inner * width});
+}
+
 }  // namespace
 
+void grouped_matmul_scratch(Context& ctx, const ops::GroupedMatmul& args) {
+  if (runs_as_strided_batch(args)) allocate_cublas_workspace(ctx);
+}
+
 void grouped_matmul(Context& ctx, const ops::GroupedMatmul& args) {
+  if (runs_as_strided_batch(args)) return run_strided_batch(ctx, args);
   if (args.a.dtype == DType::kF32) return run_product<float, float>(ctx, args);
   if (args.out.dtype == DType::kF32) return run_product<float, bfloat16>(ctx, args);
   run_product<bfloat16, bfloat16>(ctx, args);

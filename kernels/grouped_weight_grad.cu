@@ -1,3 +1,5 @@
+#include "cuda/cublas.h"
+#include "cuda/expert_products.h"
 #include "kernels/block_product.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.h"
@@ -92,9 +94,32 @@ void run_plain(Context& ctx, const ops::GroupedWeightGrad& args) {
          grouped_weight_grad_plain_kernel<typename DeviceElement<T>::Type>, weight_grad<T>(args));
 }
 
+void run_strided_batch(Context& ctx, const ops::GroupedWeightGrad& args) {
+  const auto& [experts, n, k, unused] = args.grad_weight.dims;
+  const int64_t rows = args.groups.capacity;
+  const ArenaScope scope(ctx.step());
+  gemm(ctx, allocate_cublas_workspace(ctx),
+       GemmBatch{.first = {.m = n,
+                           .n = k,
+                           .k = rows,
+                           .out = {args.grad_weight.data, DType::kF32, k},
+                           .a = {args.grad_out.data, args.grad_out.dtype, n, true},
+                           .b = {args.x.data, args.x.dtype, k},
+                           .accumulate = true},
+                 .count = experts,
+                 .out_step = n * k,
+                 .a_step = rows * n,
+                 .b_step = rows * k});
+}
+
 }  // namespace
 
+void grouped_weight_grad_scratch(Context& ctx, const ops::GroupedWeightGrad& args) {
+  if (runs_as_strided_batch(args)) allocate_cublas_workspace(ctx);
+}
+
 void grouped_weight_grad(Context& ctx, const ops::GroupedWeightGrad& args) {
+  if (runs_as_strided_batch(args)) return run_strided_batch(ctx, args);
   if (args.x.dtype == DType::kF32) return run_plain<float>(ctx, args);
   const bool whole_chunks = args.x.cols() % kChunk == 0 && args.grad_out.cols() % kChunk == 0 &&
                             aligned_for(kChunk, {args.grad_weight, args.grad_out, args.x});

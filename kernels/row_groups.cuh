@@ -31,15 +31,18 @@ int64_t row_tile_count(const ops::RowGroups& groups, int64_t buffer_rows) {
 
 struct RowTile {
   int expert;
-  int64_t begin;  // row of the buffer
-  int64_t rows;   // at most the tile's; 0 when no expert has so many tiles
+  int64_t begin;    // row of the buffer
+  int64_t rows;     // the expert's: at most the tile's
+  int64_t written;  // rows that a result gets: with a capacity also those that no expert has. 0: nothing to do
 };
 
 template <int kTileRows>
 __device__ RowTile row_tile_of(const DeviceGroups& groups, int expert, int64_t tile_of_expert) {
   const int64_t done = tile_of_expert * kTileRows, left = groups.rows[expert] - done;
   const int64_t rows = left < 0 ? 0 : left < kTileRows ? left : kTileRows;
-  return {expert, groups.begin[expert] + done, rows};
+  if (groups.capacity == 0) return {expert, groups.begin[expert] + done, rows, rows};
+  const int64_t room = groups.capacity - done;
+  return {expert, groups.begin[expert] + done, rows, room < kTileRows ? room : kTileRows};
 }
 
 // The tile of this number. With a capacity every expert has as many tiles; else they follow each other, and each warp
@@ -64,7 +67,7 @@ __device__ RowTile find_row_tile(const DeviceGroups& groups, int64_t number) {
     if (lane >= delta) after += other;
   }
   const unsigned found = __ballot_sync(kFullWarp, after > number);
-  if (found == 0) return {0, 0, 0};
+  if (found == 0) return {0, 0, 0, 0};
   const int owner = __ffs(static_cast<int>(found)) - 1;
   int expert = first, tile = static_cast<int>(number) - (after - own);
   if (lane == owner) {

@@ -17,6 +17,17 @@ cudaDataType type_of(DType dtype) {
   }
 }
 
+// cuBLAS is column-major: it sees every row-major matrix as its transpose, so out^T = op(b)^T op(a)^T is asked for.
+struct Call {
+  explicit Call(const Gemm& args)
+      : beta(args.accumulate ? 1.0f : 0.0f),
+        a_operation(args.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N),
+        b_operation(args.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N) {}
+
+  float alpha = 1, beta;
+  cublasOperation_t a_operation, b_operation;
+};
+
 }  // namespace
 
 void fail_cublas(cublasStatus_t status, const char* call, const char* file, int line) {
@@ -59,14 +70,22 @@ Tensor allocate_cublas_workspace(Context& ctx) {
   return ctx.step().allocate("cublas_workspace", DType::kU8, {(major >= 9 ? 32 : 4) * kMebibyte});
 }
 
-// cuBLAS is column-major: it sees every row-major matrix as its transpose, so out^T = op(b)^T op(a)^T is asked for.
 void gemm(Context& ctx, const Tensor& workspace, const Gemm& args) {
-  const float alpha = 1, beta = args.accumulate ? 1 : 0;
-  const auto operation = [](const GemmMatrix& matrix) { return matrix.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
+  const Call call(args);
   MHMOE_CUBLAS_CHECK(cublasGemmEx_64(
-      cublas_of(ctx).with(workspace), operation(args.b), operation(args.a), args.n, args.m, args.k, &alpha, args.b.data,
-      type_of(args.b.dtype), args.b.stride, args.a.data, type_of(args.a.dtype), args.a.stride, &beta, args.out.data,
-      type_of(args.out.dtype), args.out.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+      cublas_of(ctx).with(workspace), call.b_operation, call.a_operation, args.n, args.m, args.k, &call.alpha,
+      args.b.data, type_of(args.b.dtype), args.b.stride, args.a.data, type_of(args.a.dtype), args.a.stride, &call.beta,
+      args.out.data, type_of(args.out.dtype), args.out.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+}
+
+void gemm(Context& ctx, const Tensor& workspace, const GemmBatch& batch) {
+  const Gemm& args = batch.first;
+  const Call call(args);
+  MHMOE_CUBLAS_CHECK(cublasGemmStridedBatchedEx_64(
+      cublas_of(ctx).with(workspace), call.b_operation, call.a_operation, args.n, args.m, args.k, &call.alpha,
+      args.b.data, type_of(args.b.dtype), args.b.stride, batch.b_step, args.a.data, type_of(args.a.dtype),
+      args.a.stride, batch.a_step, &call.beta, args.out.data, type_of(args.out.dtype), args.out.stride, batch.out_step,
+      batch.count, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
 }
 
 }  // namespace mhmoe::cuda

@@ -58,6 +58,13 @@ struct Gemm {
 };
 void gemm(Context& ctx, const Tensor& workspace, const Gemm& args);
 
+// `count` products of one shape; product i's operands begin i steps behind those of `first`, in elements.
+struct GemmBatch {
+  Gemm first;
+  int64_t count, out_step, a_step, b_step;
+};
+void gemm(Context& ctx, const Tensor& workspace, const GemmBatch& args);
+
 }  // namespace mhmoe::cuda
 
 // Throws Error(kDevice), or Error(kMemory) when cuBLAS got no memory, with the call, its place, the device and the

@@ -8,6 +8,10 @@ namespace mhmoe::ops {
 // Expert e has the rows [begin[e], begin[e] + rows[e]) of row buffers; groups do not overlap. begin, rows: i32 [E].
 // capacity: known before any row is routed: where it is not 0, begin[e] = e * capacity, rows[e] <= capacity, and row
 // buffers have E * capacity rows. 0 is dropless: a device learns its rows from begin and rows alone.
+//
+// Rows of no expert are neither read nor written without a capacity. With one they may be taken along: in what is read
+// they must hold finite numbers, which in one of the two operands of a weight gradient are zeros; in what is written
+// they then become finite numbers too.
 struct RowGroups {
   Tensor begin, rows;
   int64_t capacity = 0;
@@ -15,8 +19,7 @@ struct RowGroups {
 
 // For the rows r of expert e: out[r] = a[r] weight[e]^T (+ bias[e]), or a[r] weight[e] when `transpose_weight` is
 // false. weight: [E, n, k]; transpose_weight: a [R, k], out [R, n] (forward); else a [R, n], out [R, k] (input
-// gradient). Equal dtypes of a and weight, f32 or bf16; out f32 or that dtype; bias: f32 [E, n], optional. Rows of no
-// expert are neither read nor written.
+// gradient). Equal dtypes of a and weight, f32 or bf16; out f32 or that dtype; bias: f32 [E, n], optional.
 struct GroupedMatmul {
   Tensor out, a, weight;
   RowGroups groups;

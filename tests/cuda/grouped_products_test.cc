@@ -70,11 +70,11 @@ class GroupedKernels : public test::EmulatedTest {
     return result;
   }
 
-  // Random rows; those of no expert must not be read.
+  // Random rows; our own kernels must not read those of no expert.
   Twin random_rows(DType dtype, const Groups& groups, int64_t cols) {
     const Twin rows = random(dtype, {groups.rows, cols});
     for (const int64_t r : groups.without_use) {
-      for (int64_t c = 0; c < cols; ++c) test::write_value(rows.cpu, r * cols + c, std::nan(""));
+      for (int64_t c = 0; c < cols; ++c) test::write_value(rows.cpu, r * cols + c, batched_ ? 0 : std::nan(""));
     }
     refresh(rows);
     return rows;
@@ -88,6 +88,30 @@ class GroupedKernels : public test::EmulatedTest {
     const test::WithCopies with("issue");
     op();
     test::expect_equal("copies done at issue", downloaded(output), test::values(late));
+  }
+
+  // With a capacity, rows of no expert become numbers that nobody asks about.
+  void expect_numbers_without_use(const Twin& out, const Groups& groups) {
+    if (groups.cpu.capacity == 0) return;
+    const Tensor found = downloaded(out.emulated);
+    for (const int64_t r : groups.without_use) {
+      for (int64_t i = r * out.cpu.cols(); i < (r + 1) * out.cpu.cols(); ++i) {
+        EXPECT_TRUE(std::isfinite(test::read_value(found, i)));
+        test::write_value(out.cpu, i, test::read_value(found, i));
+      }
+    }
+  }
+
+  // Both ways that products run, where there are two.
+  template <class Check>
+  void for_each_way(const Layout& layout, Check&& check) {
+    for (const bool batched : {false, true}) {
+      if (batched && layout.capacity == 0) continue;
+      const test::WithMode with("MHMOE_EXPERT_PRODUCTS", batched ? "strided_batches" : "own_kernels");
+      batched_ = batched;
+      check();
+    }
+    batched_ = false;
   }
 
   void check_product(const Layout& layout, const Product& product) {
@@ -104,6 +128,7 @@ class GroupedKernels : public test::EmulatedTest {
                           {out.emulated, a.emulated, weight.emulated, rows.emulated, transpose, bias.emulated});
     });
     ops::grouped_matmul(cpu(), {out.cpu, a.cpu, weight.cpu, rows.cpu, transpose, bias.cpu});
+    expect_numbers_without_use(out, rows);
     // Both sum up at most `inner` + 1 terms, of which hardly any is beyond 16, and round once.
     const auto terms = static_cast<double>(inner + 1);
     expect_agreement(fmt::format("[{}] -> [{}], {} to {}, transposed {}, bias {}", inner, width, to_string(in),
@@ -125,14 +150,18 @@ class GroupedKernels : public test::EmulatedTest {
     expect_agreement(fmt::format("weight gradient [{}, {}] of {}", n, k, to_string(dtype)), grad, 0,
                      2 * terms * kRoundoff * 4 * terms);
   }
+
+  bool batched_ = false;
 };
 
 TEST_F(GroupedKernels, EveryLayoutOfRowsOnTensorCores) {
   for (const Layout& layout : kLayouts) {
-    for (const bool transpose : {true, false}) {
-      check_product(layout, bf16_product(40, 136, DType::kBF16, transpose, false));
-    }
-    check_weight_grad(layout, DType::kBF16, 136, 40);
+    for_each_way(layout, [&] {
+      for (const bool transpose : {true, false}) {
+        check_product(layout, bf16_product(40, 136, DType::kBF16, transpose, false));
+      }
+      check_weight_grad(layout, DType::kBF16, 136, 40);
+    });
   }
   check_product(many_experts(77), bf16_product(16, 8, DType::kF32, true, false));
   check_weight_grad(many_experts(77), DType::kBF16, 8, 16);
@@ -152,10 +181,13 @@ TEST_F(GroupedKernels, WidthsOnTensorCores) {
 
 TEST_F(GroupedKernels, EveryLayoutOfRowsWithoutTensorCores) {
   for (const Layout& layout : kLayouts) {
-    for (const bool transpose : {true, false}) {
-      check_product(layout, {21, 67, DType::kF32, DType::kF32, transpose, transpose});
-    }
-    check_weight_grad(layout, DType::kF32, 67, 21);
+    for_each_way(layout, [&] {
+      for (const bool transpose : {true, false}) {
+        check_product(layout, {21, 67, DType::kF32, DType::kF32, transpose, transpose});
+        check_product(layout, {21, 67, DType::kF32, DType::kF32, transpose, false});
+      }
+      check_weight_grad(layout, DType::kF32, 67, 21);
+    });
   }
   check_product(many_experts(40), {5, 3, DType::kF32, DType::kF32, true, false});
   check_weight_grad(many_experts(40), DType::kF32, 3, 5);
@@ -190,6 +222,18 @@ TEST_F(GroupedKernels, ARowsBitsDependNeitherOnItsPlaceNorOnTheNumberOfRows) {
   for (const int64_t count : {1, 7, 8, 16, 127, 128, 129}) {
     test::expect_equal("first rows", product(0, count), test::values(all.slice_rows(0, count)));
     test::expect_equal("last rows", product(most - count, count), test::values(all.slice_rows(most - count, count)));
+  }
+}
+
+TEST_F(GroupedKernels, AnUnknownWayToRunProductsIsRefused) {
+  const test::WithMode with("MHMOE_EXPERT_PRODUCTS", "fast");
+  const Groups rows = groups({{1}});
+  const Tensor a = random(DType::kF32, {1, 8}).emulated, weight = random(DType::kF32, {1, 8, 8}).emulated;
+  try {
+    ops::grouped_matmul(emulated(), {a, a, weight, rows.emulated, true});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "MHMOE_EXPERT_PRODUCTS=fast: allowed: auto, own_kernels, strided_batches");
   }
 }
 

@@ -118,6 +118,46 @@ TEST_F(Sizing, KnowsWhatReduceTakes) {
   }
 }
 
+TEST_F(Sizing, KnowsWhatTheExpertsProductsTake) {
+  for (const int64_t capacity : {0, 64}) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      const auto i32 = [&](std::initializer_list<int64_t> dims) { return zeros(ctx, DType::kI32, dims); };
+      const ops::RowGroups groups = {i32({2}), i32({2}), capacity};
+      const Tensor x = f32(ctx, {128, 8}), out = f32(ctx, {128, 16}), weight = f32(ctx, {2, 16, 8});
+      ops::grouped_matmul(ctx, {out, x, weight, groups, true});
+      ops::grouped_weight_grad(ctx, {weight, out, x, groups});
+      ops::grouped_bias_backward(ctx, {f32(ctx, {2, 16}), out, groups});
+    });
+    EXPECT_EQ(by_name.contains("cublas_workspace"), capacity > 0);
+  }
+}
+
+// The table in src/cuda/expert_products.h: [E, n, k] of the up-projections of paper 2, and rows an expert.
+TEST_F(Sizing, ShowsWhichOfTheExpertsProductsAreStridedBatches) {
+  const Backend& backend = *open_backend("emulated", cpu::backend()).backend;
+  const auto is_batch = [&](int64_t experts, int64_t n, int64_t k, int64_t capacity, bool gradient, DType dtype) {
+    const auto ctx = make_sizing_context(backend.kind, &backend.kernels);
+    const auto tensor = [&](DType type, std::initializer_list<int64_t> dims) {
+      return ctx->step().allocate("argument", type, dims);
+    };
+    const ops::RowGroups groups = {tensor(DType::kI32, {experts}), tensor(DType::kI32, {experts}), capacity};
+    const Tensor x = tensor(dtype, {experts * capacity, k}), out = tensor(dtype, {experts * capacity, n});
+    const Tensor weight = tensor(gradient ? DType::kF32 : dtype, {experts, n, k});
+    if (gradient) {
+      ops::grouped_weight_grad(*ctx, {weight, out, x, groups});
+    } else {
+      ops::grouped_matmul(*ctx, {out, x, weight, groups, true});
+    }
+    return ctx->step().peak_by_name().contains("cublas_workspace");
+  };
+  EXPECT_TRUE(is_batch(8, 4096, 768, 2048, false, DType::kBF16));
+  EXPECT_TRUE(is_batch(8, 4096, 768, 2048, true, DType::kBF16));
+  EXPECT_TRUE(is_batch(96, 1024, 256, 1536, false, DType::kBF16));
+  EXPECT_FALSE(is_batch(96, 256, 512, 1536, false, DType::kBF16));
+  EXPECT_FALSE(is_batch(96, 1024, 256, 1536, true, DType::kBF16));
+  EXPECT_TRUE(is_batch(96, 1024, 256, 1536, true, DType::kF32));
+}
+
 TEST_F(Sizing, KnowsThatTheOtherOpsTakeNothing) {
   for (const int64_t rows : kRowCounts) {
     const auto by_name = expect_equal_peaks([&](Context& ctx) {
