@@ -7,8 +7,10 @@
 #include <cstring>
 #include <vector>
 
+#include "call.h"
 #include "emulator/stream.h"
 #include "gemm.h"
+#include "objects.h"
 
 struct cublasContext {
   cudaStream_t stream = nullptr;
@@ -31,8 +33,9 @@ void spoil(std::byte* workspace, size_t bytes) {
   for (size_t at = 0; at + kLine <= bytes; at += kPage) std::memset(workspace + at, kPoison, kLine);
 }
 
-cublasStatus_t submit(cudaStream_t stream, const char* what, const std::function<void()>& work) {
-  return enqueue(stream, what, work) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
+cublasStatus_t submit(cudaStream_t stream, const char* what, const std::function<void()>& work,
+                      const std::vector<const void*>& addresses) {
+  return enqueue(stream, what, work, addresses) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 // One product as cuBLAS is asked for it.
@@ -107,7 +110,7 @@ cublasStatus_t run_strided(cublasHandle_t handle, const Call& call, const Types&
   if (const auto status = check(types); status != CUBLAS_STATUS_SUCCESS) return status;
   if (batch.count < 0) return CUBLAS_STATUS_INVALID_VALUE;
   if (call.m == 0 || call.n == 0 || batch.count == 0) return CUBLAS_STATUS_SUCCESS;
-  return submit(handle->stream, "cublasGemmEx", [state = *handle, call, types, batch] {
+  const auto work = [state = *handle, call, types, batch] {
     spoil(state.workspace, state.workspace_bytes);
     for (int64_t i = 0; i < batch.count; ++i) {
       Call one = call;
@@ -116,7 +119,8 @@ cublasStatus_t run_strided(cublasHandle_t handle, const Call& call, const Types&
       one.c = const_cast<void*>(advanced(call.c, types.c, i * batch.c_step));
       multiply(product_of(state, one, types));
     }
-  });
+  };
+  return submit(handle->stream, "cublasGemmEx", work, {call.a, call.b, call.c, handle->workspace});
 }
 
 // The sizes are host memory and are read now; the arrays of pointers are device memory and are read when the stream
@@ -149,13 +153,14 @@ cublasStatus_t run_grouped(cublasHandle_t handle, const cublasOperation_t* a_ope
     if (sizes[g] < 0) return CUBLAS_STATUS_INVALID_VALUE;
     calls.insert(calls.end(), static_cast<size_t>(sizes[g]), call);
   }
-  return submit(handle->stream, "cublasGemmGroupedBatchedEx", [state = *handle, calls, types, a, b, c]() mutable {
+  const auto work = [state = *handle, calls, types, a, b, c]() mutable {
     spoil(state.workspace, state.workspace_bytes);
     for (size_t i = 0; i < calls.size(); ++i) {
       calls[i].a = a[i], calls[i].b = b[i], calls[i].c = c[i];
       multiply(product_of(state, calls[i], types));
     }
-  });
+  };
+  return submit(handle->stream, "cublasGemmGroupedBatchedEx", work, {a, b, c, handle->workspace});
 }
 
 }  // namespace
@@ -168,11 +173,19 @@ extern "C" {
 
 cublasStatus_t cublasCreate_v2(cublasHandle_t* handle) {
   if (handle == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+  const std::lock_guard lock(emulator::runtime_mutex());
+  if (emulator::device_state() != cudaSuccess) return CUBLAS_STATUS_NOT_INITIALIZED;
   *handle = new cublasContext;
+  emulator::track(*handle, "a cuBLAS handle");
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) {
+  const std::lock_guard lock(emulator::runtime_mutex());
   if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
+  if (!emulator::forget(handle)) {
+    emulator::report_finding("cublasDestroy: there is no such handle; destroyed before?");
+    return CUBLAS_STATUS_NOT_INITIALIZED;
+  }
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -1,35 +1,19 @@
 // Kernel launches: what a driver checks, then the kernel in its turn on the stream.
 #include <cstdint>
 #include <utility>
-#include <vector>
 
 #include "call.h"
 #include "device.h"
 #include "emulator/engine.h"
-#include "emulator/fault.h"
 #include "failures.h"
 #include "grid.h"
-#include "memory.h"
 #include "scheduler.h"
 #include "streams.h"
-#include "text.h"
 
 namespace emulator {
 namespace {
 
 constexpr const char* kWhat = "a kernel";
-
-// The allocations that the kernel was given.
-std::vector<uint64_t> allocations_of(const KernelCall& kernel) {
-  std::vector<uint64_t> numbers;
-  for (const void* word : kernel.words) {
-    const Allocation* found = memory().find(word);
-    if (found == nullptr) continue;
-    if (found->freed) throw Fault(text("%s: an argument points to freed memory: %s", kWhat, found->describe().c_str()));
-    if (numbers.empty() || numbers.back() != found->number) numbers.push_back(found->number);
-  }
-  return numbers;
-}
 
 cudaError_t check(const cudaLaunchConfig_t& config, const void* function) {
   const dim3 &grid = config.gridDim, &block = config.blockDim;
@@ -53,10 +37,8 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& kernel, s
     }
     cudaLaunchConfig_t kept = config;
     kept.attrs = nullptr, kept.numAttrs = 0;
-    return submit(config.stream, kWhat, [kept, numbers = allocations_of(kernel), body = std::move(body)] {
-      for (const uint64_t number : numbers) memory().expect_alive(kWhat, number);
-      run_grid(kept, body);
-    });
+    return submit(
+        config.stream, kWhat, [kept, body = std::move(body)] { run_grid(kept, body); }, kernel.words);
   });
 }
 

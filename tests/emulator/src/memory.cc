@@ -170,6 +170,17 @@ const Allocation* Memory::find(const void* address) const {
   return candidate.holds(address) ? &candidate : nullptr;
 }
 
+std::vector<uint64_t> Memory::allocations_at(const char* what, const std::vector<const void*>& addresses) const {
+  std::vector<uint64_t> numbers;
+  for (const void* address : addresses) {
+    const Allocation* found = find(address);
+    if (found == nullptr) continue;
+    if (found->freed) throw Fault(text("%s: an argument points to freed memory: %s", what, found->describe().c_str()));
+    if (numbers.empty() || numbers.back() != found->number) numbers.push_back(found->number);
+  }
+  return numbers;
+}
+
 void Memory::expect_alive(const char* what, uint64_t number) const {
   if (!alive_.contains(number)) {
     throw Fault(text("%s: uses memory that was freed before it ran (created as number %llu)", what,

@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace emulator {
 
@@ -39,6 +40,8 @@ class Memory {
   cudaError_t release(const char* call, const void* data, MemoryKind kind);
   // The allocation, freed or not, that the address lies in; null: memory that CUDA does not know.
   const Allocation* find(const void* address) const;
+  // The numbers of the allocations that any of the addresses lies in. Throws Fault if one was freed.
+  std::vector<uint64_t> allocations_at(const char* what, const std::vector<const void*>& addresses) const;
   // Throws Fault unless the allocation with this number is still there.
   void expect_alive(const char* what, uint64_t number) const;
 

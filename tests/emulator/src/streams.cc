@@ -7,6 +7,7 @@
 #include "call.h"
 #include "emulator/fault.h"
 #include "emulator/stream.h"
+#include "memory.h"
 #include "objects.h"
 
 namespace emulator {
@@ -77,17 +78,25 @@ WorkId append(cudaStream_t stream, std::function<void()> work, std::vector<WorkI
   return stream->last = pending().add(std::move(also), std::move(work));
 }
 
-cudaError_t submit(cudaStream_t handle, const char* what, std::function<void()> work) {
+cudaError_t submit(cudaStream_t handle, const char* what, std::function<void()> work,
+                   const std::vector<const void*>& addresses) {
   const cudaStream_t stream = resolve(handle);
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+  if (auto used = memory().allocations_at(what, addresses); !used.empty()) {
+    work = [what, used = std::move(used), work = std::move(work)] {
+      for (const uint64_t number : used) memory().expect_alive(what, number);
+      work();
+    };
+  }
   if (stream->recording.capture != nullptr) return record(stream->recording, what, std::move(work));
   if (is_null_stream(stream)) refuse_null_stream(what);
   append(stream, std::move(work));
   return cudaSuccess;
 }
 
-cudaError_t enqueue(cudaStream_t stream, const char* what, std::function<void()> work) {
-  return call([&] { return submit(stream, what, std::move(work)); });
+cudaError_t enqueue(cudaStream_t stream, const char* what, std::function<void()> work,
+                    const std::vector<const void*>& addresses) {
+  return call([&] { return submit(stream, what, std::move(work), addresses); });
 }
 
 }  // namespace emulator

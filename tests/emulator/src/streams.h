@@ -36,6 +36,7 @@ bool has_blocking_capture();
 WorkId append(cudaStream_t stream, std::function<void()> work, std::vector<WorkId> also = {});
 // As enqueue, for callers that hold the lock. Work of the program's own on the null stream is a fault while there are
 // streams that it is not ordered with.
-cudaError_t submit(cudaStream_t stream, const char* what, std::function<void()> work);
+cudaError_t submit(cudaStream_t stream, const char* what, std::function<void()> work,
+                   const std::vector<const void*>& addresses = {});
 
 }  // namespace emulator

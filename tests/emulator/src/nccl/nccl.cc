@@ -16,7 +16,7 @@ struct Group {
   cudaStream_t stream = nullptr;
   std::vector<Call> calls;
 };
-thread_local Group group;
+Group group;  // not of each thread: that would be shared memory of the module's kernels
 
 ncclResult_t run(cudaStream_t stream, std::vector<Call> calls) {
   const cudaError_t code =
