@@ -108,8 +108,8 @@ void store(const Buffers& buffers, const Product& product, Range rows, Range col
 }  // namespace
 
 void multiply(const Product& product) {
-  static Buffers
-      buffers;  // not of each thread: that would be shared memory of every kernel; one product runs at a time
+  // Not of each thread, which would be shared memory of every kernel: one product runs at a time.
+  static Buffers buffers;
   for (int64_t col = 0; col < product.n; col += kBlockCols) {
     const Range cols = {col, std::min(col + kBlockCols, product.n)};
     for (int64_t row = 0; row < product.m; row += kBlockRows) {

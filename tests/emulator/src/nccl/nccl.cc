@@ -1,7 +1,12 @@
 // The part of NCCL that trainers use, over MPI. Calls are queued on their stream like kernels; the ranks of a call
 // compare what they were asked for. MPI is the program's to initialise; a communicator of one rank does not need it.
+#include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "emulator/stream.h"
@@ -16,23 +21,69 @@ struct Group {
   cudaStream_t stream = nullptr;
   std::vector<Call> calls;
 };
-Group group;  // not of each thread: that would be shared memory of the module's kernels
+
+// What threads have open; not thread-local variables, which in a module are its kernels' shared memory.
+Group& group() {
+  static std::mutex mutex;
+  static std::map<std::thread::id, Group> groups;
+  const std::lock_guard lock(mutex);
+  return groups[std::this_thread::get_id()];
+}
+
+// Calls of a process run in the order in which it makes them, whatever their streams and communicators: else two ranks
+// whose streams run in different orders would wait for each other. NCCL does so too (NCCL_LAUNCH_ORDER_IMPLICIT).
+class LaunchOrder {
+ public:
+  cudaError_t add_communicator() {
+    return ++communicators_ > 1 ? cudaSuccess : cudaEventCreateWithFlags(&last_, cudaEventDisableTiming);
+  }
+  cudaError_t remove_communicator() {
+    return --communicators_ > 0 ? cudaSuccess : cudaEventDestroy(std::exchange(last_, nullptr));
+  }
+  cudaError_t wait(cudaStream_t stream) const { return cudaStreamWaitEvent(stream, last_, 0); }
+  cudaError_t record(cudaStream_t stream) const { return cudaEventRecord(last_, stream); }
+
+ private:
+  std::atomic<int> communicators_ = 0;
+  cudaEvent_t last_ = nullptr;
+};
+LaunchOrder launch_order;
 
 ncclResult_t run(cudaStream_t stream, std::vector<Call> calls) {
-  const cudaError_t code =
-      enqueue(stream, "NCCL", [calls = std::make_shared<std::vector<Call>>(std::move(calls))] { exchange(*calls); });
+  const std::shared_ptr<Clique> clique = calls.front().clique;
+  std::vector<const void*> addresses;
+  for (const Call& call : calls) {
+    for (const Message& message : call.sends) addresses.push_back(message.data);
+    for (const Message& message : call.receives) addresses.push_back(message.data);
+  }
+  cudaError_t code = launch_order.wait(stream);
+  if (code == cudaSuccess) {
+    const auto shared = std::make_shared<std::vector<Call>>(std::move(calls));
+    code = enqueue(
+        stream, "NCCL", [shared] { exchange(*shared); }, addresses);
+  }
+  if (clique->aborted) return ncclSuccess;  // meanwhile, and perhaps all that there was to keep in order
+  if (code == cudaSuccess) code = launch_order.record(stream);
   return code == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
+}
+
+ncclResult_t make_communicator(ncclComm_t* comm, std::shared_ptr<Clique> clique) {
+  *comm = nullptr;
+  if (launch_order.add_communicator() != cudaSuccess) return ncclUnhandledCudaError;
+  *comm = new ncclComm{std::move(clique)};
+  return ncclSuccess;
 }
 
 }  // namespace
 
 ncclResult_t submit(Call call, cudaStream_t stream) {
+  Group& open = group();
   if (call.request.number >= 0) call.request.number = ++call.clique->calls;
-  if (group.depth > 0) {
+  if (open.depth > 0) {
     // NCCL would join the streams; the emulator knows groups of one stream.
-    if (!group.calls.empty() && group.stream != stream) return ncclInvalidUsage;
-    group.stream = stream;
-    group.calls.push_back(std::move(call));
+    if (!open.calls.empty() && open.stream != stream) return ncclInvalidUsage;
+    open.stream = stream;
+    open.calls.push_back(std::move(call));
     return ncclSuccess;
   }
   std::vector<Call> calls;
@@ -58,8 +109,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int r
   if (size < 1 || rank < 0 || rank >= size) return ncclInvalidArgument;
   auto clique = emulator::join(id, size, rank);
   if (clique == nullptr) return ncclInvalidUsage;
-  *comm = new ncclComm{std::move(clique)};
-  return ncclSuccess;
+  return emulator::make_communicator(comm, std::move(clique));
 }
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank, ncclConfig_t* config) {
   const bool waits = config == nullptr || config->blocking != 0;  // the emulator has no other communicators
@@ -68,8 +118,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id,
 ncclResult_t ncclCommSplit(ncclComm_t comm, int colour, int key, ncclComm_t* part, ncclConfig_t* /*config*/) {
   if (comm == nullptr) return ncclInvalidArgument;
   auto clique = emulator::split(*comm->clique, colour, key);
-  *part = clique == nullptr ? nullptr : new ncclComm{std::move(clique)};
-  return ncclSuccess;
+  *part = nullptr;
+  return clique == nullptr ? ncclSuccess : emulator::make_communicator(part, std::move(clique));
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
@@ -79,7 +129,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm) {
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   if (comm == nullptr) return ncclInvalidArgument;
   delete comm;
-  return ncclSuccess;
+  return emulator::launch_order.remove_communicator() == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
 }
 // From any thread: a call that waits for other ranks gives up.
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
@@ -119,11 +169,11 @@ const char* ncclGetLastError(ncclComm_t /*comm*/) {
 }
 
 ncclResult_t ncclGroupStart() {
-  ++emulator::group.depth;
+  ++emulator::group().depth;
   return ncclSuccess;
 }
 ncclResult_t ncclGroupEnd() {
-  emulator::Group& group = emulator::group;
+  emulator::Group& group = emulator::group();
   if (group.depth == 0) return ncclInvalidUsage;
   if (--group.depth > 0 || group.calls.empty()) return ncclSuccess;
   return emulator::run(group.stream, std::exchange(group.calls, {}));

@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <nccl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -226,6 +227,29 @@ TEST_F(Nccl, AbortEndsTheWait) {
   watchdog.join();
   comm_ = nullptr;
   EXPECT_EQ(value, 1);
+}
+
+// Two communicators on two streams, whose work every rank runs in another order.
+TEST_F(Nccl, StreamsThatRunLateInAnyOrderDoNotWaitForEachOther) {
+  setenv("EMULATOR_STREAMS", ("deferred:" + std::to_string(rank_ + 1)).c_str(), 1);
+  ncclComm_t second = nullptr;
+  ASSERT_EQ(ncclCommSplit(comm_, 0, rank_, &second, nullptr), ncclSuccess);
+  cudaStream_t streams[2] = {};
+  for (cudaStream_t& stream : streams)
+    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  float values[20];
+  std::fill(std::begin(values), std::end(values), 1.0f);
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(
+        ncclAllReduce(&values[i], &values[i], 1, ncclFloat32, ncclSum, i % 2 == 0 ? comm_ : second, streams[i % 2]),
+        ncclSuccess);
+  }
+  EXPECT_EQ(values[0], 1) << "nothing runs before somebody waits";
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  for (const float value : values) EXPECT_EQ(value, 4);
+  for (cudaStream_t stream : streams) EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+  EXPECT_EQ(ncclCommDestroy(second), ncclSuccess);
+  unsetenv("EMULATOR_STREAMS");
 }
 
 TEST_F(Nccl, RefusesWhatMakesNoSense) {
