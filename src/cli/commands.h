@@ -16,6 +16,7 @@ void add_plan_command(CLI::App& app);
 void add_config_command(CLI::App& app);
 void add_trace_command(CLI::App& app);
 void add_checkpoint_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
 
 // What --version prints: version, build options, libraries and the device that `--device auto` takes.
 std::string version_text();

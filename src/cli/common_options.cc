@@ -1,8 +1,12 @@
 #include "cli/common_options.h"
 
+#include <filesystem>
+
 #include "core/log.h"
 #include "core/parallel_for.h"
 #include "cpu/backend.h"
+#include "data/tokenizer.h"
+#include "train/config.h"
 
 namespace mhmoe::cli {
 
@@ -25,6 +29,21 @@ const Backend& open_device(const DeviceOptions& options) {
   }
   log::info("device: {}", chosen.reason);
   return *chosen.backend;
+}
+
+train::RunConfig load_with_vocabulary(const std::string& file, const std::vector<std::string>& overrides) {
+  train::RunConfig config = train::load_config(file, overrides);
+  if (config.model.vocab_size > 0) return config;
+  const std::string& tokenizer = config.data.tokenizer;
+  std::error_code unknown;  // then loading it tells why
+  if (tokenizer != "bytes" && !std::filesystem::exists(tokenizer, unknown) && !unknown) {
+    fail(ExitCode::kMissingInput,
+         "{}: model.vocab_size is null and the tokenizer \"{}\" does not exist; name a size: --set "
+         "model.vocab_size=32000",
+         file, tokenizer);
+  }
+  config.model.vocab_size = data::load_tokenizer(tokenizer)->vocab_size();
+  return config;
 }
 
 }  // namespace mhmoe::cli

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "device/backend.h"
+#include "train/run_config.h"
 
 namespace mhmoe::cli {
 
@@ -22,5 +23,9 @@ void add_device_options(CLI::App& command, DeviceOptions& options);
 // Sets the number of threads, chooses the backend, and says in the log which and why. Throws Error(kDevice) also for a
 // backend that lacks kernels.
 const Backend& open_device(const DeviceOptions& options);
+
+// A configuration whose model's size is wanted, so model.vocab_size is filled in: with what it says, or with the size
+// of its tokenizer where that file exists. Throws Error(kMissingInput) where neither does.
+train::RunConfig load_with_vocabulary(const std::string& file, const std::vector<std::string>& overrides);
 
 }  // namespace mhmoe::cli

@@ -23,6 +23,7 @@ void add_commands(CLI::App& app) {
   mhmoe::cli::add_config_command(app);
   mhmoe::cli::add_trace_command(app);
   mhmoe::cli::add_checkpoint_command(app);
+  mhmoe::cli::add_bench_command(app);
 }
 
 int run(int argc, char** argv) {

@@ -1,12 +1,10 @@
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "core/log.h"
 #include "cpu/backend.h"
-#include "data/tokenizer.h"
 #include "plan/report.h"
 #include "train/config.h"
 #include "train/memory_need.h"
@@ -27,22 +25,6 @@ struct PlanOptions {
   int64_t expert_hidden_size = 0;
   bool ignore_small_terms = false;
 };
-
-// A model's size needs its vocabulary: the configuration's, or the tokenizer's where its file exists.
-train::RunConfig load_with_vocabulary(const std::string& file, const std::vector<std::string>& overrides) {
-  train::RunConfig config = train::load_config(file, overrides);
-  if (config.model.vocab_size > 0) return config;
-  const std::string& tokenizer = config.data.tokenizer;
-  std::error_code unknown;  // then loading it tells why
-  if (tokenizer != "bytes" && !std::filesystem::exists(tokenizer, unknown) && !unknown) {
-    fail(ExitCode::kMissingInput,
-         "{}: model.vocab_size is null and the tokenizer \"{}\" does not exist; name a size: --set "
-         "model.vocab_size=32000",
-         file, tokenizer);
-  }
-  config.model.vocab_size = data::load_tokenizer(tokenizer)->vocab_size();
-  return config;
-}
 
 void print(const std::string& text) {
   std::fputs(text.c_str(), stdout);

@@ -5,6 +5,7 @@
 namespace mhmoe {
 
 TensorObserver::~TensorObserver() = default;
+WorkObserver::~WorkObserver() = default;
 Communicator::~Communicator() = default;
 
 Context::Context(std::unique_ptr<MemorySource> memory, const ops::KernelTable* kernels, std::string name, bool sizing)
@@ -26,12 +27,19 @@ void Context::download(void* dst, const Tensor& src) {
 }
 
 void Context::fill_zero(const Tensor& dst) {
-  if (!sizing() && dst.count() > 0) do_fill_zero(dst);
+  watch([&](WorkObserver& observer) { observer.begin_fill(dst); },
+        [&] {
+          if (!sizing() && dst.count() > 0) do_fill_zero(dst);
+        });
 }
 
 void Context::copy(const Tensor& dst, const Tensor& src) {
   MHMOE_CHECK(dst.dtype == src.dtype && dst.count() == src.count(), "copy: {} from {}", dst.describe(), src.describe());
-  if (!sizing() && dst.count() > 0 && dst.data != src.data) do_copy(dst, src);
+  if (dst.data == src.data) return;
+  watch([&](WorkObserver& observer) { observer.begin_copy(dst, src); },
+        [&] {
+          if (!sizing() && dst.count() > 0) do_copy(dst, src);
+        });
 }
 
 namespace {

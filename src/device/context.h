@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "core/arena.h"
 #include "core/tensor.h"
@@ -12,13 +13,24 @@ namespace mhmoe {
 
 namespace ops {
 struct KernelTable;
-}
+struct OpCall;
+}  // namespace ops
 
 // Sees named tensors as layers produce them (trace, --dump). `tensor` lives on the context's device.
 class MHMOE_API TensorObserver {
  public:
   virtual ~TensorObserver();
   virtual void record(const std::string& name, const Tensor& tensor) = 0;
+};
+
+// Sees all work on the device as it is handed over, in sizing passes too: ops, fills and copies, one after the other.
+class MHMOE_API WorkObserver {
+ public:
+  virtual ~WorkObserver();
+  virtual void begin(const ops::OpCall& call) = 0;
+  virtual void begin_fill(const Tensor& dst) = 0;
+  virtual void begin_copy(const Tensor& dst, const Tensor& src) = 0;
+  virtual void end() = 0;  // of what was begun last: it is queued, if this is no sizing pass
 };
 
 class MHMOE_API Context {
@@ -49,6 +61,18 @@ class MHMOE_API Context {
   // The stream ops run on, in the device's own type; null where the device has none.
   virtual void* compute_stream() const { return nullptr; }
 
+  void set_work_observer(WorkObserver* observer) { work_observer_ = observer; }
+  // Hands a piece of work to the device under the observer's eyes, if there is one. What a kernel fills or copies is
+  // part of its op.
+  template <class Begin, class Work>
+  void watch(Begin&& begin, Work&& work) {
+    WorkObserver* const observer = std::exchange(work_observer_, nullptr);
+    if (observer != nullptr) begin(*observer);
+    work();
+    if (observer != nullptr) observer->end();
+    work_observer_ = observer;
+  }
+
   void set_observer(TensorObserver* observer) { observer_ = observer; }
   bool observed() const { return observer_ != nullptr && !sizing(); }
   // Does nothing unless observed(): `name` is formatted only then.
@@ -73,6 +97,7 @@ class MHMOE_API Context {
   Arena state_;
   Arena step_;
   TensorObserver* observer_ = nullptr;
+  WorkObserver* work_observer_ = nullptr;
 };
 
 // A context whose ops compute nothing: run the same code once to learn what its arenas need. kernels: the backend's,

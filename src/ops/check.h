@@ -6,6 +6,7 @@
 
 #include "device/context.h"
 #include "ops/kernel_table.h"
+#include "ops/op_call.h"
 
 namespace mhmoe::ops {
 
@@ -32,13 +33,16 @@ class Argument {
 
 template <class Args>
 void run(Context& ctx, Required<Args> KernelTable::*kernel, const Args& args) {
-  if (ctx.kernels() == nullptr) return;
-  const Required<Args>& required = ctx.kernels()->*kernel;
-  if (ctx.sizing()) {
-    required.count_scratch(ctx, args);
-  } else {
-    required(ctx, args);
-  }
+  ctx.watch([&](WorkObserver& observer) { observer.begin({&args}); },
+            [&] {
+              if (ctx.kernels() == nullptr) return;
+              const Required<Args>& required = ctx.kernels()->*kernel;
+              if (ctx.sizing()) {
+                required.count_scratch(ctx, args);
+              } else {
+                required(ctx, args);
+              }
+            });
 }
 
 }  // namespace mhmoe::ops

@@ -1,0 +1,122 @@
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/common_options.h"
+#include "cli/output.h"
+#include "core/log.h"
+#include "plan/bench_report.h"
+#include "train/peak.h"
+#include "train/trainer.h"
+
+namespace mhmoe::cli {
+namespace {
+
+struct BenchCommand {
+  std::string file;
+  std::vector<std::string> overrides;
+  DeviceOptions device;
+  std::string gpu;  // empty: the device's own
+  plan::BenchOptions options;
+  bool floors = false;
+  bool json = false;
+};
+
+const plan::Gpu* gpu_of(const BenchCommand& command, const std::string& device_name) {
+  return command.gpu.empty() ? plan::gpu_of_device(device_name) : &plan::find_gpu(command.gpu);
+}
+
+void print(const BenchCommand& command, const std::string& text, const json::Value& json) {
+  write_output(command.json ? json::to_line(json) + "\n" : text);
+}
+
+const Backend& open_to_measure(const BenchCommand& command) {
+  const Backend& backend = open_device(command.device);
+  if (std::string_view(backend.name) == "emulated") {
+    log::warning("device emulated: its numbers are about correctness, never about speed");
+  }
+  return backend;
+}
+
+void show_floors(const BenchCommand& command) {
+  const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
+  const DType compute = train::compute_dtype(config.train.precision, true);
+  const auto work = plan::work_of_step(config, DeviceKind::kCuda, compute);
+  const plan::Gpu& gpu = plan::find_gpu(command.gpu.empty() ? "h100" : command.gpu);
+  const plan::OpsReport report = {.config = config, .compute = compute, .work = work, .gpu = &gpu};
+  print(command, plan::ops_text(report), plan::ops_json(report));
+}
+
+void run_ops(const BenchCommand& command) {
+  if (command.floors) return show_floors(command);
+  const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
+  const Backend& backend = open_to_measure(command);
+  const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16());
+  const auto work = plan::work_of_step(config, backend.kind, compute);
+  const std::string name = backend.create_context(0)->name();
+  const plan::OpsReport report = {.config = config,
+                                  .compute = compute,
+                                  .work = work,
+                                  .gpu = gpu_of(command, name),
+                                  .times = plan::time_ops(backend, config, compute, command.options),
+                                  .device = name,
+                                  .idle_seconds = plan::idle_seconds(backend)};
+  print(command, plan::ops_text(report), plan::ops_json(report));
+}
+
+void run_train(const BenchCommand& command) {
+  const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
+  const Backend& backend = open_to_measure(command);
+  const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16());
+  const double peak = train::measure_matmul_peak(backend, compute);
+  const plan::StepTimes times = plan::time_steps(backend, config, compute, command.options);
+  const plan::TrainReport report = {
+      .config = config, .compute = compute, .times = times, .matrix_peak = peak, .gpu = gpu_of(command, times.device)};
+  print(command, plan::train_text(report), plan::train_json(report));
+}
+
+void add_shared_options(CLI::App& command, BenchCommand& options) {
+  command.add_option("CONFIG", options.file, "the configuration; its data section is not needed")->required();
+  add_set_option(command, options.overrides);
+  add_device_options(command, options.device);
+  command.add_option("--gpu", options.gpu, "whose data sheet to compare with; by default the device's own")
+      ->check(CLI::IsMember({"h100", "h200", "a100"}));
+  command.add_option("--warmup", options.options.warmup, "steps before the first that is timed")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  command.add_option("--steps", options.options.steps, "that are timed")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  command.add_flag("--json", options.json, "print one JSON object");
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure a device at a model's training: each op, or whole steps");
+  bench->require_subcommand(1);
+  bench->footer(
+      "Tokens are drawn evenly from the vocabulary and weights are as initialised, so no data is needed.\n"
+      "Example: mhmoe bench train configs/tiny/mhmoe_8.json --set model.vocab_size=8192");
+
+  auto ops_options = std::make_shared<BenchCommand>();
+  CLI::App* ops = bench->add_subcommand(
+      "ops",
+      "Time every op of a micro-batch and an update by itself, beside the least time that a GPU can take for it");
+  ops->footer(
+      "Floors: docs/gpu_performance.md\n"
+      "Example: mhmoe bench ops configs/paper2/mhmoe_h3.json --floors --gpu h100\n"
+      "         mhmoe bench ops configs/paper2/mhmoe_h3.json --device cuda");
+  add_shared_options(*ops, *ops_options);
+  ops->add_flag("--floors", ops_options->floors, "print the floors alone; needs no device")->excludes("--device");
+  ops->callback([ops_options] { run_ops(*ops_options); });
+
+  auto train_options = std::make_shared<BenchCommand>();
+  CLI::App* train = bench->add_subcommand("train", "Time whole steps: tokens/s, model FLOP/s, share of the peak");
+  train->footer(
+      "Example: mhmoe bench train configs/paper2/mhmoe_h3.json --device cuda\n"
+      "         mhmoe bench train configs/tiny/mhmoe_8.json --set model.vocab_size=8192 --device cpu --json");
+  add_shared_options(*train, *train_options);
+  train->callback([train_options] { run_train(*train_options); });
+}
+
+}  // namespace mhmoe::cli

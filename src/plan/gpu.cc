@@ -1,0 +1,34 @@
+#include "plan/gpu.h"
+
+#include <array>
+
+#include "core/error.h"
+
+namespace mhmoe::plan {
+namespace {
+
+// NVIDIA's data sheets "H100 Tensor Core GPU", "H200 Tensor Core GPU" and "A100 Tensor Core GPU", columns of the SXM
+// modules; bf16 there "with sparsity" for H100 and H200, so half of it. PCIe cards reach less.
+constexpr std::array kGpus = {
+    Gpu{"h100", "H100 SXM 80 GB", "H100", 3.35e12, 989.5e12, 67e12},
+    Gpu{"h200", "H200 SXM 141 GB", "H200", 4.8e12, 989.5e12, 67e12},
+    Gpu{"a100", "A100 SXM 80 GB", "A100", 2.039e12, 312e12, 19.5e12},
+};
+
+}  // namespace
+
+const Gpu& find_gpu(std::string_view key) {
+  for (const Gpu& gpu : kGpus) {
+    if (gpu.key == key) return gpu;
+  }
+  fail(ExitCode::kUsage, "--gpu {}: expected h100, h200 or a100", key);
+}
+
+const Gpu* gpu_of_device(std::string_view device_name) {
+  for (const Gpu& gpu : kGpus) {
+    if (device_name.find(gpu.name_part) != std::string_view::npos) return &gpu;
+  }
+  return nullptr;
+}
+
+}  // namespace mhmoe::plan

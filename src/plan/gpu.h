@@ -1,0 +1,26 @@
+// What GPUs can do at most, by their makers' data sheets.
+#pragma once
+
+#include <string_view>
+
+#include "core/dtype.h"
+
+namespace mhmoe::plan {
+
+struct Gpu {
+  std::string_view key;   // as --gpu takes it
+  std::string_view name;  // as tables show it; the device's own name holds name_part
+  std::string_view name_part;
+  double bytes_per_second;
+  double bf16_flops;  // a second, dense, tensor cores with f32 sums
+  double f32_flops;   // a second, without tensor cores: products of f32 stay f32 here
+
+  double flops(DType product) const { return product == DType::kBF16 ? bf16_flops : f32_flops; }
+};
+
+// Throws Error(kUsage) for a key that is not in the table.
+const Gpu& find_gpu(std::string_view key);
+// The GPU whose name part the device's name holds; null if none does.
+const Gpu* gpu_of_device(std::string_view device_name);
+
+}  // namespace mhmoe::plan

@@ -1,0 +1,37 @@
+// What one training step hands to a device, op by op, and the least time a GPU can take for it.
+#pragma once
+
+#include <vector>
+
+#include "plan/gpu.h"
+#include "plan/op_cost.h"
+#include "train/run_config.h"
+
+namespace mhmoe::plan {
+
+// Calls of one op with one shape.
+struct OpWork {
+  OpCost cost;  // of one call
+  int64_t calls = 0;
+};
+
+// One training step of `config` (with model.vocab_size filled in), in the order in which ops are first called. It is
+// what the layers really ask for: the step is run in a sizing pass, under an observer.
+std::vector<OpWork> work_of_step(const train::RunConfig& config, DeviceKind device, DType compute);
+
+// max(bytes / bandwidth, FLOPs / peak), in seconds. Neither launches nor waiting are in it.
+double floor_seconds(const OpCost& cost, const Gpu& gpu);
+
+struct StepFloor {
+  double seconds = 0;  // the floors of all calls, one after the other
+  double bytes = 0, flops = 0;
+  double tokens = 0;
+  double model_flops = 0;  // as train/flops.h counts them
+
+  double tokens_per_second() const { return tokens / seconds; }
+  double model_flops_per_second() const { return model_flops / seconds; }
+};
+
+StepFloor floor_of_step(const std::vector<OpWork>& work, const train::RunConfig& config, const Gpu& gpu);
+
+}  // namespace mhmoe::plan
