@@ -90,6 +90,14 @@ length_check() {
     awk '$2 != "total" && $1 > 300 { print $2 ": " $1 " lines, at most 300 are allowed"; bad = 1 } END { exit bad }'
 }
 
+# Every symbol it wants is there; whether a device answers is another matter.
+cuda_module_loads() {
+  local version
+  version=$(build/cuda/mhmoe --version)
+  echo "$version"
+  ! grep -q "cannot load" <<<"$version"
+}
+
 mkdir -p build
 say "mhmoe tests ($([ $fast = yes ] && echo fast || echo full)): packages 3, build 6, tests 8 min at most on 2 cores"
 
@@ -164,7 +172,11 @@ if [ $fast = yes ]; then
   skip "CUDA build: --fast"
 elif nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null); then
   export CUDACXX=$nvcc
-  check "CUDA build (compiled, not run)" build build/cuda -DMHMOE_CUDA=ON -DMHMOE_TESTS=OFF -- mhmoe_cuda
+  check "CUDA build for sm_80, sm_90, sm_100 (compiled, not run)" build build/cuda -DMHMOE_CUDA=ON \
+    -DMHMOE_EMULATED=OFF -DMHMOE_TESTS=OFF -- all
+  check "kernels: no stack frames, no spills" \
+    scripts/check_ptxas.py build/cuda/ptxas.txt kernels/ptxas_allowed.txt sm_80 sm_90 sm_100
+  check "the CUDA module can be loaded" cuda_module_loads
 else
   skip "CUDA build: no nvcc"
 fi

@@ -1,5 +1,6 @@
 #include "cuda/context.h"
 
+#include <cstdlib>
 #include <optional>
 
 #include "core/log.h"
@@ -11,13 +12,19 @@
 namespace mhmoe::cuda {
 namespace {
 
+// Tests of ops read and write tensors in place, also those of a GPU: its driver then moves the pages that are touched.
+bool wants_managed_memory() {
+  return std::getenv("MHMOE_MANAGED_MEMORY") != nullptr;
+}
+
 class DeviceMemory final : public MemorySource {
  public:
   void* allocate(size_t bytes) override {
     void* data = nullptr;
-    const cudaError_t code = cudaMalloc(&data, bytes);
+    const bool managed = wants_managed_memory();
+    const cudaError_t code = managed ? cudaMallocManaged(&data, bytes) : cudaMalloc(&data, bytes);
     if (code == cudaErrorMemoryAllocation) fail_out_of_memory(bytes);
-    check_call(code, "cudaMalloc(&data, bytes)", __FILE__, __LINE__);
+    check_call(code, managed ? "cudaMallocManaged(&data, bytes)" : "cudaMalloc(&data, bytes)", __FILE__, __LINE__);
     return data;
   }
 

@@ -8,16 +8,18 @@
 namespace mhmoe::nn {
 namespace {
 
-// Logits of one chunk: large enough for fast products, small beside everything else.
-constexpr int64_t kChunkElements = int64_t{4} << 20;
+// Logits of one chunk: large enough for fast products, small beside everything else. Every chunk reads the table and
+// adds to its whole gradient: on a GPU, products that are not a thousand rows deep would wait for that memory.
+constexpr int64_t kChunkElements = int64_t{4} << 20, kDeviceChunkElements = int64_t{256} << 20;
 constexpr int64_t kSmallestChunk = 64;
 
 }  // namespace
 
 LmHead::LmHead(const Parameter& weight, int64_t chunk_rows) : weight_(weight), chunk_rows_(chunk_rows) {}
 
-int64_t LmHead::chunk_rows(int64_t rows) const {
-  const int64_t wanted = chunk_rows_ > 0 ? chunk_rows_ : std::max(kSmallestChunk, kChunkElements / weight_.dims[0]);
+int64_t LmHead::chunk_rows(const Pass& pass, int64_t rows) const {
+  const int64_t elements = pass.ctx.kind() == DeviceKind::kCuda ? kDeviceChunkElements : kChunkElements;
+  const int64_t wanted = chunk_rows_ > 0 ? chunk_rows_ : std::max(kSmallestChunk, elements / weight_.dims[0]);
   return std::min(rows, wanted);
 }
 
@@ -35,7 +37,7 @@ void LmHead::logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& l
 
 void LmHead::forward(Pass& pass, const Tensor& losses, const Tensor& hidden, const Tensor& targets) const {
   const ArenaScope scope = pass.scope();
-  const int64_t rows = hidden.rows(), chunk = chunk_rows(rows);
+  const int64_t rows = hidden.rows(), chunk = chunk_rows(pass, rows);
   const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, weight_.dims[0]});
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t n = std::min(chunk, rows - begin);
@@ -47,7 +49,7 @@ void LmHead::forward(Pass& pass, const Tensor& losses, const Tensor& hidden, con
 void LmHead::forward_backward(Pass& pass, const Tensor& losses, const Tensor& grad_hidden, const Tensor& hidden,
                               const Tensor& targets, const Tensor& scale) const {
   const ArenaScope scope = pass.scope();
-  const int64_t rows = hidden.rows(), chunk = chunk_rows(rows), vocab = weight_.dims[0];
+  const int64_t rows = hidden.rows(), chunk = chunk_rows(pass, rows), vocab = weight_.dims[0];
   const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, vocab});
   const Tensor grad_buffer =
       pass.compute == DType::kF32 ? buffer : pass.allocate("logits chunk", pass.compute, {chunk, vocab});

@@ -22,7 +22,7 @@ class LmHead {
                         const Tensor& targets, const Tensor& scale) const;
 
  private:
-  int64_t chunk_rows(int64_t rows) const;
+  int64_t chunk_rows(const Pass& pass, int64_t rows) const;
   void logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& losses, const Tensor& grad_logits,
                          const Tensor& hidden, const Tensor& targets, const Tensor& scale = {}) const;
 

@@ -135,8 +135,11 @@ TEST_F(OpCosts, AreTheTensorsBytesByHand) {
 
   const Tensor flat = tensor(DType::kF32, {48}), copy = tensor(DType::kBF16, {48});
   const Tensor scalars = tensor(DType::kF32, {ops::kStepScalarCount});
-  ops::adam_update(ctx(),
-                   {.master = flat, .moment1 = flat, .moment2 = flat, .grad = flat, .scalars = scalars, .copy = copy});
+  ops::AdamUpdate update{};
+  update.master = update.moment1 = update.moment2 = update.grad = flat;
+  update.scalars = scalars;
+  update.copy = copy;
+  ops::adam_update(ctx(), update);
   EXPECT_EQ(cost().bytes, 48 * (3 * 8 + 4 + 2));
 
   ctx().fill_zero(x);

@@ -73,6 +73,10 @@ extern "C" {
 cudaError_t cudaMalloc(void** out, size_t bytes) {
   return call([&] { return emulator::allocate_device(out, bytes); });
 }
+// Device memory is the host's here anyway.
+cudaError_t cudaMallocManaged(void** out, size_t bytes, unsigned /*flags*/) {
+  return cudaMalloc(out, bytes);
+}
 cudaError_t cudaFree(void* data) {
   return emulator::release_call([&] { return emulator::release("cudaFree", data, MemoryKind::kDevice); });
 }

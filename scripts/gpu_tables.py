@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""usage: gpu_tables.py MHMOE [--ptxas PTXAS.TXT] [--check]
+
+Writes the tables of docs/gpu_performance.md anew, between their markers: floors from `MHMOE bench ops --floors`, and,
+with --ptxas, registers and occupancy of every kernel from the CUDA build's ptxas.txt. --check writes nothing and exits 1
+if a table is not what it would be.
+"""
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ptxas
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = ROOT / "docs" / "gpu_performance.md"
+CONFIGS = ("paper2/dense", "paper2/smoe_8", "paper2/fine_grained_16", "paper2/mhmoe_h2", "paper2/mhmoe_h3",
+           "paper1/english/dense", "paper1/english/smoe_8", "paper1/english/mhmoe_8", "paper1/english/mhmoe_32")
+DETAILED = ("paper2/mhmoe_h3", "paper1/english/mhmoe_8")
+
+# What a streaming multiprocessor of sm_90 has. Registers are given to warps in units of 256, and every block takes 1 KiB
+# of shared memory for itself.
+REGISTERS, WARPS, BLOCKS, SHARED, SHARED_PER_BLOCK = 65536, 64, 32, 228 * 1024, 1024
+
+
+def floors(mhmoe, config):
+    command = [mhmoe, "bench", "ops", ROOT / "configs" / f"{config}.json", "--floors", "--gpu", "h100", "--json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def step_table(reports):
+    rows = []
+    for config, report in reports.items():
+        floor = report["floor"]
+        memory = sum(op["calls"] * op["floor_seconds"] for op in report["ops"] if op["bound"] == "memory")
+        rows.append([f"`{config}`", f"{floor['seconds'] * 1e3:.0f}", f"{floor['bytes'] / 1e9:.0f}",
+                     f"{floor['flops'] / 1e12:.0f}", f"{floor['model_flops'] / 1e12:.0f}",
+                     f"{100 * memory / floor['seconds']:.0f} %", f"{floor['tokens'] / floor['seconds'] / 1e3:.0f}",
+                     f"{100 * floor['mfu']:.1f} %"])
+    return table(["configuration", "floor ms", "GB moved", "TFLOP done", "TFLOP of the model", "time bound by memory",
+                  "1000 tokens/s", "MFU at most"], rows)
+
+
+def op_table(report):
+    rows = []
+    for op in report["ops"]:
+        share = op["calls"] * op["floor_seconds"] / report["floor"]["seconds"]
+        rows.append([f"`{op['op']}`", op["shape"], str(op["calls"]), f"{op['bytes'] / 1e6:.2f}", f"{op['flops'] / 1e9:.2f}",
+                     f"{op['floor_seconds'] * 1e6:.2f}", op["bound"], f"{100 * share:.2f} %"])
+    return table(["op", "shape", "calls a step", "MB", "GFLOP", "floor us", "bound by", "of the step"], rows)
+
+
+def constants_of(text):
+    """Integer constants of a source and of the headers of kernels/ that it includes."""
+    found = {}
+    for header in re.findall(r'#include "kernels/(\w+\.(?:cuh|h))"', text):
+        found.update(constants_of((ROOT / "kernels" / header).read_text()))
+    for declaration in re.findall(r"constexpr (?:int|int64_t|unsigned|size_t)\s+(k\w+ =[^;]+);", text):
+        for name, value in re.findall(r"(k\w+) =\s+([^,]+)", declaration):
+            if (number := evaluated(value, found)) is not None:
+                found[name] = number
+    return found
+
+
+def evaluated(expression, constants):
+    expression = re.sub(r"\b(?:int64_t|size_t)\{(\w+)\}", r"\1", expression)
+    expression = re.sub(r"^dim3\((.+), (.+)\)$", r"(\1) * (\2)", expression)
+    expression = re.sub(r"\bk[A-Z]\w*", lambda name: str(constants.get(name[0], name[0])), expression)
+    expression = re.sub(r"\bsizeof\((\w+)\)", lambda type: "2" if "bfloat16" in type[1] else "4", expression)
+    expression = re.sub(r"\s+", " ", expression).replace("/", "//")
+    return eval(expression) if re.fullmatch(r"[\d+*/()<> -]+", expression) else None
+
+
+def launches():
+    """Kernel -> (threads a block, dynamic shared bytes), as the sources start it; None for what is known only then."""
+    found = {}
+    for source in sorted((ROOT / "kernels").glob("*.cu*")):
+        text = source.read_text()
+        constants = constants_of(text)
+        for start in re.finditer(r"\blaunch\(\{", text):
+            call = text[start.start():start.start() + 700]
+            kernel = re.search(r"\b(\w+_kernel)\b", call)
+            block = re.search(r"\.block = (.+?),\s*\.s", call, re.DOTALL)
+            shared = re.search(r"\.shared_bytes = (.+?),\s*\.stream", call, re.DOTALL)
+            if kernel and block:
+                found[kernel[1]] = (evaluated(block[1], constants), evaluated(shared[1], constants) if shared else 0)
+    return found
+
+
+def blocks_per_multiprocessor(threads, registers, shared):
+    warps = (threads + 31) // 32
+    per_warp = (registers * 32 + 255) // 256 * 256
+    return min(BLOCKS, WARPS // warps, REGISTERS // (per_warp * warps), SHARED // (shared + SHARED_PER_BLOCK))
+
+
+def kernel_table(path):
+    groups, started = {}, launches()
+    for kernel in ptxas.read(path):
+        groups.setdefault((kernel.source, kernel.name.partition("<")[0]), []).append(kernel)
+    rows = []
+    for (source, name), kernels in groups.items():
+        registers = {}
+        for kernel in kernels:
+            registers.setdefault(kernel.architecture, []).append(kernel.registers)
+        counts = " ".join(f"{max(registers[a])}" if a in registers else "-" for a in ("sm_80", "sm_90", "sm_100"))
+        threads, dynamic = started.get(name, (None, None))
+        static = max(kernel.shared for kernel in kernels)
+        occupancy = "at run time"
+        if threads and dynamic is not None and "sm_90" in registers:
+            blocks = blocks_per_multiprocessor(threads, max(registers["sm_90"]), static + dynamic)
+            occupancy = f"{blocks} blocks, {100 * blocks * ((threads + 31) // 32) / WARPS:.0f} %"
+        rows.append([f"`{name}`", f"`{source}`", str(len(registers.get("sm_90", []))), str(threads or "at run time"), counts,
+                     f"{static} + {'?' if dynamic is None else dynamic}", str(max(k.stack for k in kernels)),
+                     str(max(k.spilled for k in kernels)), occupancy])
+    return table(["kernel", "source", "instances", "threads a block", "registers, at most (sm_80 sm_90 sm_100)",
+                  "shared bytes, static + dynamic", "stack", "spilled", "on one multiprocessor of sm_90"], rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__.partition("\n")[0].removeprefix("usage: "))
+    parser.add_argument("mhmoe")
+    parser.add_argument("--ptxas")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    reports = {config: floors(options.mhmoe, config) for config in CONFIGS}
+    tables = {"steps": step_table(reports)}
+    tables.update({config: op_table(reports[config]) for config in DETAILED})
+    if options.ptxas:
+        tables["kernels"] = kernel_table(options.ptxas)
+    before = text = DOCUMENT.read_text(encoding="utf-8")
+    for name, lines in tables.items():
+        marked = re.compile(rf"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
+        if not marked.search(text):
+            sys.exit(f"{DOCUMENT.relative_to(ROOT)}: no markers <!-- begin {name} --> and <!-- end {name} -->")
+        text = marked.sub(lambda found: f"{found[1]}{lines}\n{found[2]}", text)
+    if options.check and text != before:
+        sys.exit(f"{DOCUMENT.relative_to(ROOT)}: tables are not up to date: run scripts/gpu_tables.py {options.mhmoe}")
+    if not options.check:
+        DOCUMENT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

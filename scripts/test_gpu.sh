@@ -1,0 +1,199 @@
+#!/bin/bash
+# Tests and measures the CUDA backend on a machine with a GPU, unattended, without network. Writes a Markdown report.
+# usage: scripts/test_gpu.sh [--device cuda|emulated] [--build FOLDER] [--report FILE]
+# What it needs is checked first, and all that is missing is named at once. --device emulated is a dry run of this script
+# on the CPU: every step but those of NVIDIA's own tools, on small models. The exit code is 0 if nothing failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/lib.sh
+
+device=cuda folder=build/gpu report=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --device) device=${2-} ;;
+    --build) folder=${2-} ;;
+    --report) report=${2-} ;;
+    *) die "usage: scripts/test_gpu.sh [--device cuda|emulated] [--build FOLDER] [--report FILE]" ;;
+  esac
+  shift 2 || die "$1: expected a value"
+done
+[[ $device =~ ^(cuda|emulated)$ ]] || die "--device $device: expected cuda or emulated"
+report=${report:-$folder/report.md}
+logs=$folder/logs
+work=$folder/gpu_work
+passed=0 failed=0 skipped=0
+table=""
+
+# --- what is needed -----------------------------------------------------------------------------------------------
+
+toolkit=${CUDA_HOME:-/usr/local/cuda}
+nvcc=$(command -v nvcc || ls "$toolkit/bin/nvcc" 2>/dev/null || true)
+[ -z "$nvcc" ] || toolkit=$(cd "$(dirname "$nvcc")/.." && pwd)
+sanitizer=$(command -v compute-sanitizer || ls "$toolkit/bin/compute-sanitizer" 2>/dev/null || true)
+missing=()
+
+need() { "${@:2}" >/dev/null 2>&1 || missing+=("$1"); }
+
+check_needs() {
+  local tool
+  for tool in cmake ninja c++ python3; do need "$tool" command -v "$tool"; done
+  if command -v dpkg-query >/dev/null; then
+    mapfile -t packages < <(missing_packages "${PROGRAM_PACKAGES[@]}" libgtest-dev)
+    missing+=("${packages[@]/#/Debian package }")
+  fi
+  need "cuda_runtime.h in $toolkit/include (CUDA's headers)" test -e "$toolkit/include/cuda_runtime.h"
+  if [ "$device" = cuda ]; then
+    need "nvcc (on PATH, or CUDA_HOME set)" test -n "$nvcc"
+    need "cuBLAS (libcublas.so under $toolkit)" compgen -G "$toolkit/lib*/libcublas.so*"
+    need "nvidia-smi (NVIDIA's driver)" command -v nvidia-smi
+    need "a GPU that nvidia-smi lists" bash -c "nvidia-smi -L | grep -q GPU"
+  fi
+  [ "${#missing[@]}" = 0 ] && return
+  printf 'missing: %s\n' "${missing[@]}" >&2
+  die "scripts/test_gpu.sh --device $device needs all of the above"
+}
+
+# --- steps --------------------------------------------------------------------------------------------------------
+
+row() { table+="| $1 | $2 | ${3//|/,} |"$'\n'; }
+
+# step NAME COMMAND...: one check; its output is in the logs, its last line in the report.
+step() {
+  local name=$1 log=$logs/${1//[^a-zA-Z0-9]/_}.log begun=$SECONDS result=passed
+  shift
+  "$@" >"$log" 2>&1 || result=FAILED
+  [ $result = passed ] && passed=$((passed + 1)) || failed=$((failed + 1))
+  say "$result: $name ($((SECONDS - begun)) s, $log)"
+  [ $result = passed ] || tail -n 15 "$log"
+  row "$name" "$result" "$(tail -n 1 "$log")"
+}
+
+skip() {
+  say "skipped: $1: $2"
+  skipped=$((skipped + 1))
+  row "$1" skipped "$2"
+}
+
+build() {
+  local options=(-DMHMOE_TESTS=ON) targets=(mhmoe test_ops test_golden) capability
+  if [ "$device" = cuda ]; then
+    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
+    options+=(-DMHMOE_CUDA=ON "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_ARCHITECTURES=${capability/./}")
+    targets+=(mhmoe_cuda)
+  else
+    options+=(-DMHMOE_EMULATED=ON "-DMHMOE_CUDA_INCLUDE_DIR=$toolkit/include")
+    targets+=(mhmoe_emulated)
+  fi
+  cmake -G Ninja -S . -B "$folder" "${options[@]}" && ninja -C "$folder" "${targets[@]}"
+}
+
+# The tests' own assertions read and write tensors in place.
+on_device() { MHMOE_TEST_DEVICE=$device MHMOE_MANAGED_MEMORY=1 "$@"; }
+
+# A few small steps on text that every tree has.
+small_config() {
+  local precision=$1
+  cat <<JSON
+{ "name": "$precision", "output_dir": "$work/runs",
+  "data": {"train": [{"path": "$work/text"}], "validation": [{"name": "text", "path": "$work/text"}],
+           "tokenizer": "bytes", "sequence_length": 32},
+  "model": {"layers": 2, "hidden_size": 64, "attention_heads": 2, "ffn": {"hidden_size": 96},
+            "moe": {"every_n_layers": 2, "experts": 8, "top_k": 2, "heads": 2, "expert_hidden_size": 48}},
+  "train": {"steps": 30, "batch_tokens": 256, "micro_batch_sequences": 4, "precision": "$precision",
+            "learning_rate": {"peak": 1e-3, "final": 1e-4, "warmup_steps": 5}},
+  "evaluation": {"every_steps": 30, "tokens": 256}, "checkpoint": {"every_steps": 0}, "log": {"every_steps": 1} }
+JSON
+}
+
+# 30 steps on the CPU and on the device. f32 sums in another order differ by about 1e-6 of a loss, and training carries
+# that on; bf16 has 2^-8 a product's input.
+compare_training() {
+  local precision=$1 tolerance=$2 on
+  small_config "$precision" >"$work/$precision.json"
+  for on in cpu "$device"; do
+    rm -rf "$work/runs/$on-$precision"
+    "$folder/mhmoe" train "$work/$precision.json" --device "$on" --set "name=$on-$precision"
+  done
+  scripts/compare_losses.py "$work/runs/cpu-$precision" "$work/runs/$device-$precision" "$tolerance"
+}
+
+prepare_text() {
+  rm -rf "$work" && mkdir -p "$work"
+  cat docs/*.md >"$work/text.txt"
+  "$folder/mhmoe" prepare --input "$work/text.txt" --output "$work/text" --tokenizer bytes
+}
+
+# Each op against its floor, then whole steps.
+bench() {
+  local config=$1 options=(--device "$device")
+  [ "$device" = cuda ] || options+=(--gpu h100 --warmup 0 --steps 1)
+  "$folder/mhmoe" bench ops "$config" "${options[@]}" && echo && "$folder/mhmoe" bench train "$config" "${options[@]}"
+}
+
+bench_configs() {
+  if [ "$device" = cuda ]; then
+    printf '%s\n' configs/paper2/{dense,smoe_8,mhmoe_h2,mhmoe_h3}.json configs/paper1/english/{dense,smoe_8,mhmoe_8}.json
+  else
+    echo "$work/fp32.json"
+  fi
+}
+
+sanitize() {
+  on_device "$sanitizer" --tool "$1" --error-exitcode 1 "$folder/test_ops" --gtest_brief=1
+}
+
+machine() {
+  if [ "$device" = cuda ]; then
+    nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv
+    "$nvcc" --version | tail -n 2
+  else
+    say "device emulated: numbers below are about correctness, never about speed"
+  fi
+  "$folder/mhmoe" --version
+  cmake --version | head -n 1
+  c++ --version | head -n 1
+  say "commit $(git rev-parse HEAD 2>/dev/null || echo unknown)"
+}
+
+write_report() {
+  local log
+  {
+    printf '# mhmoe on device %s\n\n%s\n\n```\n' "$device" "$(date -u '+%Y-%m-%d %H:%M UTC')"
+    machine 2>&1
+    printf '```\n\n%d passed, %d failed, %d skipped.\n\n' "$passed" "$failed" "$skipped"
+    printf '| check | result | last line |\n| --- | --- | --- |\n%s' "$table"
+    for log in "$logs"/bench_*.log; do
+      [ ! -e "$log" ] || printf '\n```\n%s\n```\n' "$(cat "$log")"
+    done
+    printf '\nHow to read the floors: docs/gpu_performance.md\n'
+  } >"$report"
+  say "report: $report"
+}
+
+# --- all of it ----------------------------------------------------------------------------------------------------
+
+check_needs
+mkdir -p "$logs"
+rm -f "$logs"/*.log
+use_ccache
+step "build" build
+if [ "$failed" = 0 ]; then
+  step "op tests" on_device "$folder/test_ops" --gtest_brief=1
+  step "golden tests" on_device "$folder/test_golden" --gtest_brief=1
+  step "text for training" prepare_text
+  step "training, fp32, against the CPU" compare_training fp32 1e-4
+  step "training, bf16, against the CPU" compare_training bf16 2e-2
+  for tool in memcheck racecheck initcheck synccheck; do
+    if [ "$device" = emulated ]; then
+      skip "compute-sanitizer $tool" "the emulator checks these itself"
+    elif [ -z "$sanitizer" ]; then
+      skip "compute-sanitizer $tool" "compute-sanitizer is not installed (it comes with the CUDA Toolkit)"
+    else
+      step "compute-sanitizer $tool" sanitize "$tool"
+    fi
+  done
+  while read -r config; do step "bench $config" bench "$config"; done < <(bench_configs)
+fi
+write_report
+say "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
