@@ -3,7 +3,8 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <exception>
+
+#include "core/first_exception.h"
 
 namespace mhmoe {
 
@@ -18,29 +19,6 @@ bool in_parallel() {
 }
 
 namespace detail {
-namespace {
-
-// The first exception of any thread, rethrown after the region: none may leave it.
-class FirstException {
- public:
-  template <class F>
-  void guard(F&& f) {
-    try {
-      f();
-    } catch (...) {
-#pragma omp critical(mhmoe_first_exception)
-      if (!caught_) caught_ = std::current_exception();
-    }
-  }
-  void rethrow() const {
-    if (caught_) std::rethrow_exception(caught_);
-  }
-
- private:
-  std::exception_ptr caught_;
-};
-
-}  // namespace
 
 void parallel_ranges(int64_t count, int64_t grain, RangeFunction function, void* body) {
   if (count <= 0) return;

@@ -1,7 +1,5 @@
 #include "ops/attention.h"
 
-#include <oneapi/dnnl/dnnl.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,6 +7,7 @@
 #include "core/parallel_for.h"
 #include "cpu/attention_rows.h"
 #include "cpu/kernels.h"
+#include "cpu/product.h"
 #include "cpu/scratch.h"
 #include "cpu/simd_math.h"
 
@@ -28,8 +27,7 @@ struct View {
 
 // c[m, n] = alpha op(a) op(b) + beta c, on the calling thread when in a parallel region.
 void multiply(View c, View a, View b, int64_t m, int64_t n, int64_t k, char op_a, char op_b, float alpha, float beta) {
-  const auto status = dnnl_sgemm(op_a, op_b, m, n, k, alpha, a.data, a.ld, b.data, b.ld, beta, c.data, c.ld);
-  MHMOE_CHECK(status == dnnl_success, "oneDNN's sgemm failed with status {}", static_cast<int>(status));
+  sgemm(op_a, op_b, m, n, k, alpha, a.data, a.ld, b.data, b.ld, beta, c.data, c.ld);
 }
 
 // One head's columns of a [tokens, width] tensor, from its sequence's first token.

@@ -60,6 +60,12 @@ bool native_bf16() {
   return kNative;
 }
 
+void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
+           const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
+  const auto status = dnnl_sgemm(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  MHMOE_CHECK(status == dnnl_success, "oneDNN's sgemm failed with status {}", static_cast<int>(status));
+}
+
 struct Product::Primitive {
   explicit Primitive(const ProductKind& kind) : descriptions(kind) {
     dnnl::primitive_attr attributes;

@@ -35,6 +35,11 @@ struct ProductOperands {
   const void* bias = nullptr;
 };
 
+// c[m, n] = alpha op(a)[m, k] op(b)[k, n] + beta c in f32; op is 'T' for the transpose of what is stored, else 'N'.
+// Matrices as above. In a parallel region: one thread.
+void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
+           const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
+
 class Product {
  public:
   // The product of this kind, made at the first call; it lives until the process ends.

@@ -121,8 +121,8 @@ class GroupedKernels : public test::EmulatedTest {
     const Twin a = random_rows(in, rows, inner);
     const Twin weight = random(in, {experts, transpose ? width : inner, transpose ? inner : width});
     const Twin bias = with_bias ? random(DType::kF32, {experts, width}) : Twin{};
-    const Twin out = filled(out_type, {rows.rows, width}, 3);  // rows of no expert keep it
-    expect_same_bytes(out.emulated, [&] {
+    const Twin out = filled(out_type, {rows.rows, width}, 3);     // rows of no expert keep it
+    expect_same_bytes(out.emulated, [&, transpose = transpose] {  // clang captures no structured binding by itself
       refresh(out);
       ops::grouped_matmul(emulated(),
                           {out.emulated, a.emulated, weight.emulated, rows.emulated, transpose, bias.emulated});
