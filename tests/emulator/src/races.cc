@@ -38,10 +38,6 @@ void destroy_context(void* context) {
   oldest = (oldest + 1) % kept.size();
 }
 
-void stagger_contexts() {
-  destroy_context(create_context());
-}
-
 void* current_context() {
   return __tsan_get_current_fiber();
 }

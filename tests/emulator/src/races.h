@@ -13,9 +13,6 @@ bool watched();
 // A context is what ThreadSanitizer takes for a thread. Switching orders nothing.
 void* create_context();
 void destroy_context(void* context);
-// ThreadSanitizer keeps account of 256 contexts and gives new ones the old ones' places in turn; two in one place are
-// not told apart. With this between blocks, the first threads of two blocks do not get the same place.
-void stagger_contexts();
 void* current_context();
 void switch_context(void* to);
 

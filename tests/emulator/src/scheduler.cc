@@ -40,8 +40,8 @@ std::string Scheduler::run_block(Order& order, const std::function<void()>& body
   if (watched_) {
     main_.stand_here();
     tags_ = std::make_unique<BlockTags>();
-    // Here and not by the thread that meets a new one: it would be ordered before it.
-    while (idle_.size() < thread_count_) idle_.push_back(&new_fiber());
+    // Made here and not by the thread that needs one: it would be ordered before it.
+    while (fibers_.size() < size_t{2} * thread_count_) idle_.push_back(&new_fiber());
     races::release(&begin_);
   }
   set_current(order.first_thread(thread_count_));
@@ -50,7 +50,7 @@ std::string Scheduler::run_block(Order& order, const std::function<void()>& body
     restart_fibers();
     end_grid();
   } else if (watched_) {
-    renew_fibers();
+    rest_fibers();
   }
   return std::exchange(fault_, {});
 }
@@ -69,13 +69,11 @@ void Scheduler::restart_fibers() {
   }
 }
 
-// ThreadSanitizer sees every thread on a stack of its own, which the next block may use again as a new one.
-void Scheduler::renew_fibers() {
-  races::stagger_contexts();
-  for (unsigned t = thread_count_; t-- > 0;) {
-    threads_[t].fiber->restart();
-    idle_.push_back(threads_[t].fiber);
-  }
+// The block's fibers go behind those that idle already: neighbouring blocks share none.
+void Scheduler::rest_fibers() {
+  std::vector<Fiber*> used;
+  for (unsigned t = 0; t < thread_count_; ++t) used.push_back(threads_[t].fiber);
+  idle_.insert(idle_.begin(), used.begin(), used.end());
 }
 
 // Runs the current thread, then the next one that has no stack yet, and so on; leaves when the next one has its own.
@@ -92,7 +90,7 @@ void Scheduler::run_threads() {
       set_current(*next);
       if (threads_[*next].state == State::kUnstarted && !watched_) continue;
     }
-    if (!watched_) idle_.push_back(fiber_);
+    if (!watched_) idle_.push_back(fiber_);  // else when the block ends: two threads on one are ordered
     switch_to(next ? fiber_of(*next) : main_);
   }
 }

@@ -76,7 +76,7 @@ class Scheduler {
   void set_current(unsigned thread);
   void set_state(unsigned thread, State state);
   void restart_fibers();
-  void renew_fibers();
+  void rest_fibers();
   std::string thread_states() const;
 
   std::array<Warp, kMaxWarps> warps_;
@@ -87,7 +87,7 @@ class Scheduler {
   Fiber main_;
   Fiber* fiber_ = &main_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
-  std::vector<Fiber*> idle_;
+  std::vector<Fiber*> idle_;  // the last one goes first
 
   const std::function<void()>* body_ = nullptr;
   unsigned current_ = 0, thread_count_ = 0, warp_count_ = 0, alive_ = 0;
