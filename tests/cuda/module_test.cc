@@ -84,29 +84,8 @@ TEST_F(Module, CopiesGoThereAndBack) {
   test::expect_equal("zero", downloaded(y.emulated), std::vector<double>(15, 0));
 }
 
-TEST_F(Module, AnOpWithoutAKernelSaysSo) {
-  try {
-    open_backend("emulated", cpu::backend()).backend->kernels.attention_cached(emulated(), {});
-    FAIL() << "attention_cached has a kernel now: take another op here";
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "[attention_cached] has no CUDA kernel yet; use --device cpu");
-    EXPECT_EQ(error.code(), ExitCode::kDevice);
-  }
-}
-
-TEST_F(Module, SaysWhichOpsHaveNoKernel) {
-  const char* reason = open_backend("emulated", cpu::backend()).backend->incomplete_reason();
-  ASSERT_NE(reason, nullptr) << "every op has a kernel now: drop this test";
-  const std::string text = reason;
-  EXPECT_TRUE(text.starts_with("this version's CUDA backend lacks kernels for ")) << text;
-  for (const char* op : {"attention_forward", "attention_cached"}) {
-    EXPECT_NE((text + ",").find(std::string(" ") + op + ","), std::string::npos) << op << " in: " << text;
-  }
-  for (const char* op : {"rms_norm_forward", "rotary", "adam_update"}) {
-    EXPECT_EQ(text.find(op), std::string::npos) << op << " in: " << text;
-  }
-  const size_t listed = 1 + static_cast<size_t>(std::ranges::count(text, ','));
-  EXPECT_NE(text.find(fmt::format(" {} ops: ", listed)), std::string::npos) << text;
+TEST_F(Module, EveryOpHasAKernel) {
+  EXPECT_STREQ(open_backend("emulated", cpu::backend()).backend->incomplete_reason(), nullptr);
 }
 
 // The emulated backend in CUDA's place: a device answers.

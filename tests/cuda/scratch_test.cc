@@ -46,6 +46,17 @@ TEST_F(Sizing, KnowsWhatRmsNormTakes) {
   }
 }
 
+TEST_F(Sizing, KnowsWhatAttentionBackwardTakes) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const auto by_name = expect_equal_peaks([&](Context& ctx) {
+      const auto rows = [&](int64_t cols) { return zeros(ctx, dtype, {10, cols}); };
+      const Tensor log_sum_exp = f32(ctx, {2, 3, 5});
+      ops::attention_backward(ctx, {rows(288), rows(96), rows(288), rows(96), log_sum_exp, {2, 5, 3, 32}});
+    });
+    EXPECT_TRUE(by_name.contains("attention_delta"));
+  }
+}
+
 TEST_F(Sizing, KnowsWhatTheRouterTakes) {
   for (const int64_t rows : kRowCounts) {
     const auto by_name = expect_equal_peaks([&](Context& ctx) {
