@@ -23,6 +23,7 @@ struct Rows {
   T* data;
   int64_t stride;
   __device__ T* row(int64_t i) const { return data + i * stride; }
+  __device__ Rows from(int64_t i) const { return {row(i), stride}; }
 };
 
 // Kernel parameters. Heads are numbered [batch, heads], rows of heads [batch, heads, length] like log_sum_exp.
@@ -69,8 +70,11 @@ inline AttentionSizes attention_sizes(const ops::AttentionShape& shape, const Te
           .scale = 1.0f / std::sqrt(static_cast<float>(shape.head_size))};
 }
 
-// delta: f32 [batch, heads, length] of grad_out . out.
+// Both ways to compute it; kernels/attention.cu chooses. delta: f32 [batch, heads, length] of grad_out . out.
 void plain_attention_forward(Context& ctx, const ops::AttentionForward& args);
 void plain_attention_backward(Context& ctx, const ops::AttentionBackward& args, const Tensor& delta);
+// On tensor cores: bf16 at 16-byte aligned addresses, head size 32, 64, 96 or 128.
+void flash_attention_forward(Context& ctx, const ops::AttentionForward& args);
+void flash_attention_backward(Context& ctx, const ops::AttentionBackward& args, const Tensor& delta);
 
 }  // namespace mhmoe::cuda

@@ -43,18 +43,6 @@ TEST_F(Errors, BadInputsAreNamedInOneLineWithTheirExitCode) {
   for (const Fault& fault : faults) expect_refused(fault.arguments, fault.code, fault.parts);
 }
 
-TEST_F(Errors, BackendWithoutAllKernelsTrainsNothing) {
-  const auto module = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libmhmoe_emulated.so";
-  if (!std::filesystem::exists(module)) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
-  const Outcome outcome = run("train tiny.json --device emulated");
-  EXPECT_EQ(outcome.code, 69);
-  ASSERT_EQ(lines_of(outcome.err).size(), 1u) << outcome.err;
-  for (const char* part : {"--device emulated: ", "lacks kernels for ", "matmul", "; use --device cpu"}) {
-    EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
-  }
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
-}
-
 TEST_F(Errors, ModelOfAnotherShapeIsRefusedByName) {
   ASSERT_EQ(run("train tiny.json --threads 1 --set train.steps=2").code, 0);
   const Outcome outcome = run("evaluate runs/tiny --set model.layers=3");

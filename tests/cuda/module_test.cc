@@ -2,7 +2,6 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -90,19 +89,19 @@ TEST_F(Module, EveryOpHasAKernel) {
 
 // The emulated backend in CUDA's place: a device answers.
 TEST_F(Module, AutoTakesOnlyACompleteBackend) {
-  const Backend& emulated = *open_backend("emulated", cpu::backend()).backend;
-  const ChosenBackend chosen = choose_backend(&emulated, cpu::backend());
-  EXPECT_STREQ(chosen.backend->name, "cpu");
-  EXPECT_EQ(chosen.reason, std::string("cpu: ") + emulated.incomplete_reason());
-  const Backend complete{.name = "cuda",
-                         .kind = emulated.kind,
-                         .kernels = emulated.kernels,
-                         .create_context = emulated.create_context,
-                         .create_communicator = emulated.create_communicator,
-                         .unusable_reason = emulated.unusable_reason,
-                         .incomplete_reason = cpu::backend().incomplete_reason,
-                         .prefers_bf16 = emulated.prefers_bf16};
+  const Backend& complete = *open_backend("emulated", cpu::backend()).backend;
   EXPECT_EQ(choose_backend(&complete, cpu::backend()).backend, &complete);
+  const Backend incomplete{.name = "cuda",
+                           .kind = complete.kind,
+                           .kernels = complete.kernels,
+                           .create_context = complete.create_context,
+                           .create_communicator = complete.create_communicator,
+                           .unusable_reason = complete.unusable_reason,
+                           .incomplete_reason = []() -> const char* { return "it lacks kernels"; },
+                           .prefers_bf16 = complete.prefers_bf16};
+  const ChosenBackend chosen = choose_backend(&incomplete, cpu::backend());
+  EXPECT_STREQ(chosen.backend->name, "cpu");
+  EXPECT_EQ(chosen.reason, "cpu: it lacks kernels");
 }
 
 TEST(Device, AModuleThatCannotBeLoadedSaysWhatIsMissing) {

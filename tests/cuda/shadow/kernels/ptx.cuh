@@ -8,6 +8,7 @@ namespace mhmoe::cuda {
 using emulator::cp_async_16;
 using emulator::cp_async_commit;
 using emulator::cp_async_wait;
+using emulator::exp2_fast;
 using emulator::ldmatrix_x2;
 using emulator::ldmatrix_x2_trans;
 using emulator::ldmatrix_x4;

@@ -1,6 +1,9 @@
 // Instructions that CUDA C++ has no name for, as functions: give yours, on inline assembly, the same signatures.
 #pragma once
 
+#include <cmath>
+#include <limits>
+
 #include "emulator/async_copy.h"
 #include "emulator/tensor_core.h"
 
@@ -32,6 +35,12 @@ inline void cp_async_commit() {
 template <int kPending>
 void cp_async_wait() {
   wait_for_copies(kPending);
+}
+
+// ex2.approx.ftz: results below the smallest normal number are 0.
+inline float exp2_fast(float x) {
+  const float y = std::exp2(x);
+  return y < std::numeric_limits<float>::min() ? 0.0f : y;
 }
 
 }  // namespace emulator
