@@ -54,6 +54,7 @@ __device__ void update_elements(int64_t i, const AdamPointers& at, const AdamSca
   if (at.copy != nullptr) store<kWidth>(at.copy + i, master);
 }
 
+// One launch a segment of the flat parameter vector: master, moments and the bf16 copy are each touched once.
 // kWidth elements a thread; the last thread may have fewer.
 template <int kWidth>
 __global__ void adam_update_kernel(AdamPointers at, const float* scalars, int64_t count, AdamConstants constants) {
