@@ -141,7 +141,7 @@ cudaError_t join(cudaStream_t stream, const CapturePoint& event) {
   }
   own.last.insert(own.last.end(), event.last.begin(), event.last.end());
   std::ranges::sort(own.last);
-  own.last.erase(std::ranges::unique(own.last).begin(), own.last.end());
+  own.last.erase(std::unique(own.last.begin(), own.last.end()), own.last.end());
   return cudaSuccess;
 }
 

@@ -9,6 +9,7 @@
 
 #include "emulator/fault.h"
 #include "failures.h"
+#include "illegal_access.h"
 #include "objects.h"
 #include "text.h"
 
@@ -75,14 +76,22 @@ bool map_pages(Allocation& out) {
   return true;
 }
 
+void watch(const std::byte* begin, const std::byte* end, bool forbidden) {
+  if (__asan_poison_memory_region == nullptr) return;
+  (forbidden ? __asan_poison_memory_region : __asan_unpoison_memory_region)(begin, static_cast<size_t>(end - begin));
+}
+
+void watch_all(const Allocation& allocation, bool forbidden) {
+  watch(allocation.pages, allocation.pages + allocation.mapped_bytes, forbidden);
+}
+
 void fill(const Allocation& allocation) {
   const Margins beside = margins(allocation);
   std::fill(beside.front, beside.front_end, kBeside);
   std::fill(beside.back, beside.back_end, kBeside);
   std::memset(allocation.data, kPoison, allocation.bytes);
-  if (__asan_poison_memory_region == nullptr) return;
-  __asan_poison_memory_region(beside.front, static_cast<size_t>(beside.front_end - beside.front));
-  __asan_poison_memory_region(beside.back, static_cast<size_t>(beside.back_end - beside.back));
+  watch_all(allocation, true);
+  watch(allocation.data, allocation.data + allocation.bytes, false);
 }
 
 }  // namespace
@@ -111,6 +120,7 @@ Allocation* Memory::allocate(size_t bytes, MemoryKind kind) {
   const bool device = kind == MemoryKind::kDevice;
   const size_t most = device && failures().memory ? available_bytes() : meminfo("MemTotal: %zu kB");
   Allocation made{.bytes = bytes, .kind = kind};
+  watch_illegal_accesses();
   if (bytes > most || !map_pages(made)) return nullptr;
   fill(made);
   made.number = track(made.data, text("%s of %zu bytes", name_of(kind), bytes));
@@ -144,12 +154,11 @@ cudaError_t Memory::release(const char* call, const void* data, MemoryKind kind)
 // The address is not used again for a while, so that late uses are found.
 void Memory::retire(Allocation& allocation) {
   const Margins beside = margins(allocation);
-  if (__asan_unpoison_memory_region != nullptr) {
-    __asan_unpoison_memory_region(beside.front, static_cast<size_t>(beside.back_end - beside.front));
-  }
+  watch_all(allocation, false);
   if (!untouched(beside.front, beside.front_end) || !untouched(beside.back, beside.back_end)) {
     report_finding(text("bytes beside %s were written", allocation.describe().c_str()));
   }
+  watch_all(allocation, true);
   mprotect(allocation.pages, allocation.mapped_bytes, PROT_NONE);
   madvise(allocation.pages, allocation.mapped_bytes, MADV_DONTNEED);
   forget(allocation.data);
@@ -160,6 +169,7 @@ void Memory::retire(Allocation& allocation) {
   if (freed_.size() <= kRememberedFreed) return;
   const auto oldest = by_address_.extract(freed_.front());
   freed_.pop_front();
+  watch_all(oldest.mapped(), false);
   munmap(oldest.mapped().pages, oldest.mapped().mapped_bytes);
 }
 
@@ -168,6 +178,21 @@ const Allocation* Memory::find(const void* address) const {
   if (after == by_address_.begin()) return nullptr;
   const Allocation& candidate = std::prev(after)->second;
   return candidate.holds(address) ? &candidate : nullptr;
+}
+
+std::string Memory::describe_forbidden(const void* address) const {
+  const auto* at = static_cast<const std::byte*>(address);
+  const auto near = [&](const Allocation& allocation) {
+    return at >= allocation.pages && at < allocation.pages + allocation.mapped_bytes;
+  };
+  const auto after = by_address_.upper_bound(reinterpret_cast<uintptr_t>(address));
+  for (auto candidate : {after, after == by_address_.begin() ? after : std::prev(after)}) {
+    if (candidate == by_address_.end() || !near(candidate->second)) continue;
+    const Allocation& found = candidate->second;
+    if (found.freed) return "freed memory: " + found.describe();
+    return text("memory %s %s", at < found.data ? "before" : "beyond", found.describe().c_str());
+  }
+  return {};
 }
 
 std::vector<uint64_t> Memory::allocations_at(const char* what, const std::vector<const void*>& addresses) const {

@@ -42,6 +42,8 @@ class Memory {
   const Allocation* find(const void* address) const;
   // The numbers of the allocations that any of the addresses lies in. Throws Fault if one was freed.
   std::vector<uint64_t> allocations_at(const char* what, const std::vector<const void*>& addresses) const;
+  // What lies at an address that nobody may touch; empty if that is none of CUDA's.
+  std::string describe_forbidden(const void* address) const;
   // Throws Fault unless the allocation with this number is still there.
   void expect_alive(const char* what, uint64_t number) const;
 

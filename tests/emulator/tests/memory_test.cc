@@ -155,6 +155,28 @@ TEST_F(Memory, AWriteJustBesideAnAllocationIsAFinding) {
   }
 }
 
+// The kernel gets its pointer from memory, where nothing but the access itself shows it.
+TEST_F(Memory, AKernelThatTouchesFreedMemoryIsAFault) {
+  if (kBuild != Build::kPlain) GTEST_SKIP() << "the sanitizer ends the program at the access";
+  for (const char* order : kOrders) {
+    const WithVariable with_order("EMULATOR_ORDER", order);
+    void* pointer = nullptr;
+    float *data = device(), *result = pinned(0);
+    EXPECT_CUDA(cudaMalloc(&pointer, sizeof(data)));
+    EXPECT_CUDA(cudaMemcpyAsync(pointer, &data, sizeof(data), cudaMemcpyHostToDevice, first_));
+    forget_device(data);
+    EXPECT_CUDA(cudaFree(data));
+    const auto message = fault([&] { add_at(static_cast<float* const*>(pointer), kFloats, 1, first_); });
+    EXPECT_TRUE(contains(message, "a kernel touches freed memory: device memory of 400 bytes")) << message;
+    EXPECT_TRUE(contains(message, " [block ")) << message;
+    EXPECT_CUDA(cudaFree(pointer));
+    float* alive = device();
+    EXPECT_CUDA(add(alive, kFloats, 1, first_));
+    EXPECT_CUDA(download(result, alive, first_));
+    EXPECT_CUDA(cudaStreamSynchronize(first_));
+  }
+}
+
 TEST_F(Memory, PointersTellWhatTheyAre) {
   cudaPointerAttributes attributes{};
   float *data = device(), *host = pinned(0), local = 0;
