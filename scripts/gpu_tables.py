@@ -79,7 +79,8 @@ def evaluated(expression, constants):
 
 
 def launches():
-    """Kernel -> (threads a block, dynamic shared bytes), as the sources start it; None for what is known only then."""
+    """Of (source, kernel), and of kernels that headers start by their name alone: threads a block and dynamic shared
+    bytes, as the sources say; None for what is known only at run time."""
     found = {}
     for source in sorted((ROOT / "kernels").glob("*.cu*")):
         text = source.read_text()
@@ -90,7 +91,8 @@ def launches():
             block = re.search(r"\.block = (.+?),\s*\.s", call, re.DOTALL)
             shared = re.search(r"\.shared_bytes = (.+?),\s*\.stream", call, re.DOTALL)
             if kernel and block:
-                found[kernel[1]] = (evaluated(block[1], constants), evaluated(shared[1], constants) if shared else 0)
+                key = (source.name, kernel[1]) if source.suffix == ".cu" else kernel[1]
+                found[key] = (evaluated(block[1], constants), evaluated(shared[1], constants) if shared else 0)
     return found
 
 
@@ -110,7 +112,7 @@ def kernel_table(path):
         for kernel in kernels:
             registers.setdefault(kernel.architecture, []).append(kernel.registers)
         counts = " ".join(f"{max(registers[a])}" if a in registers else "-" for a in ("sm_80", "sm_90", "sm_100"))
-        threads, dynamic = started.get(name, (None, None))
+        threads, dynamic = started.get((source, name)) or started.get(name, (None, None))
         static = max(kernel.shared for kernel in kernels)
         occupancy = "at run time"
         if threads and dynamic is not None and "sm_90" in registers:
