@@ -113,9 +113,10 @@ class WithThreads {
   int before_;
 };
 
-// The tests read and write tensors in place, so the memory of the device under test must be the host's: cpu or
-// emulated. Tensors live in the context's step arena until the test ends, between sentinels that are checked then. A
-// new tensor that an op must overwrite comes from garbage(), so that an element left alone shows as not-a-number.
+// The tests read and write tensors in place, so the host must reach the memory of the device under test: cpu, emulated,
+// or cuda with MHMOE_MANAGED_MEMORY set. Tensors live in the context's step arena until the test ends, between
+// sentinels that are checked then. A new tensor that an op must overwrite comes from garbage(), so that an element left
+// alone shows as not-a-number.
 class OpTest : public testing::Test {
  protected:
   OpTest() : ctx_(backend_under_test().create_context(0)) { context_under_test() = ctx_.get(); }
