@@ -85,7 +85,7 @@ def launches():
     for source in sorted((ROOT / "kernels").glob("*.cu*")):
         text = source.read_text()
         constants = constants_of(text)
-        for start in re.finditer(r"\blaunch\(\{", text):
+        for start in re.finditer(r"\blaunch\(\s*\{", text):
             call = text[start.start():start.start() + 700]
             kernel = re.search(r"\b(\w+_kernel)\b", call)
             block = re.search(r"\.block = (.+?),\s*\.s", call, re.DOTALL)
