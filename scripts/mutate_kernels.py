@@ -1,32 +1,34 @@
 #!/usr/bin/env python3
 """Deletes barriers and waits of the CUDA backend one by one; the emulator's tests must notice each time.
 
-usage: mutate_kernels.py BUILD [--changed-since COMMIT] [--only TEXT] [--minutes M] [--jobs N] [--table FILE]
+usage: mutate_kernels.py BUILD [--races BUILD] [--changed-since COMMIT] [--only TEXT] [--minutes M] [--jobs N]
+                         [--table FILE]
 
-BUILD is a build folder with tests. A mutant is caught when a test fails, crashes or hangs. One that is not must stand in
-kernels/mutants_survivors.txt with the reason why nothing can notice it. Exit code 1: a mutant survived that does not
+BUILD is a build folder with tests; --races: one by clang with ThreadSanitizer, asked where no test fails. A mutant is
+caught when a test fails, crashes or hangs. One that is not must stand in kernels/mutants_survivors.txt with the reason
+why nothing can notice it. Exit code 1: a mutant survived that does not
 stand there, or one stands there that is caught or gone.
 """
 import argparse
+import json
 import os
 import queue
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVORS = ROOT / "kernels/mutants_survivors.txt"
-PROGRAMS = ("test_cuda", "test_ops")
-MODULES = ("mhmoe_emulated", "mhmoe_test_kernels")
+MODULE = "mhmoe_emulated"
 TIMEOUT_S = 120
 # Suites are found by the source's name, those of headers by who includes them; these sources' have other names.
-SUITES = {"assign_slots": "routing", "adam": "adam", "grouped_bias_backward": "grouped", "grouped_matmul": "grouped",
-          "grouped_weight_grad": "grouped", "partials": "matmul"}
+SUITES = {"assign_slots": "routing", "partials": "matmul", "cublas": "matmul", "context": "module"}
 
 # What is deleted: a whole statement. Only the emulator's twins of these files are compiled (tests/cuda/shadow).
 STATEMENTS = re.compile(
@@ -37,23 +39,15 @@ STATEMENTS = re.compile(
 NOT_COMPILED = ("kernels/ptx.cuh", "kernels/device.cuh")
 # A copy that is waited for with one more still under way is as wrong as one that is not waited for.
 WEAKER_WAIT = re.compile(r"cp_async_wait<([^<>]*)>\(\);")
-FUNCTION = re.compile(r"^ {0,2}(?!return|if|for|while|else|switch)[\w:<>,&*~ ]*?\b(~?\w+)\([^;]*$")
+# The line of a function's name: not indented, or a member's body that begins there.
+FUNCTION = re.compile(r"^(?:(?! |template|using|#)[\w:<>,&*~ ]*?\b(~?\w+)\(|  (?!if|for|while|switch|return)"
+                      r"[\w:<>,&*~ ]*?\b(~?\w+)\([^;]*\{| +(\w+_kernel)\()")
 
 
-@dataclass(frozen=True)
-class Mutant:
-    file: str
-    key: str  # stable while lines move: file, function, statement, its number in the function
-    line: int
-    text: str  # of the whole file, mutated
-
-
-@dataclass
-class Mode:
-    name: str
-    program: str
-    environment: dict
-    everything: bool = False  # else only the suites of the mutant's file
+# key: file, function, statement and its number there, stable while lines move; text: the whole file's, mutated.
+Mutant = namedtuple("Mutant", "file key line text")
+# everything: run all suites, not only those of the mutant's file.
+Mode = namedtuple("Mode", "name program environment everything", defaults=[False])
 
 
 MODES = [
@@ -61,8 +55,9 @@ MODES = [
     Mode("own tests of the op, random order", "test_ops", {"EMULATOR_ORDER": "random:1"}),
     Mode("own tests, copies done at issue", "test_cuda", {"EMULATOR_CP_ASYNC": "issue"}),
     Mode("own tests of the op, reversed order", "test_ops", {"EMULATOR_ORDER": "reversed"}),
-    Mode("all tests", "test_cuda", {}, everything=True),
+    Mode("all tests, streams as late as permitted", "test_cuda", {"EMULATOR_STREAMS": "deferred:1"}, everything=True),
 ]
+RACE_MODES = [Mode("race detector", "test_cuda", {"TSAN_OPTIONS": "halt_on_error=1:report_bugs=1"})]
 
 
 def mutants_of(path):
@@ -73,9 +68,9 @@ def mutants_of(path):
     counts, result = {}, []
     for match in STATEMENTS.finditer(code):
         function = "file"
-        for line in code[:match.start()].split("\n")[:-1]:
-            found = FUNCTION.match(line)
-            function = found[1] if found else function
+        for line in code[:match.start()].split("\n"):
+            found = FUNCTION.match(re.sub(r"__launch_bounds__\([^()]*\)", "", line))
+            function = found[1] or found[2] or found[3] if found else function
         variants = [("", ";")]
         if weaker := WEAKER_WAIT.fullmatch(match[0]):
             variants.append((" weakened", f"cp_async_wait<{weaker[1]} + 1>();"))
@@ -95,68 +90,75 @@ def all_mutants():
 
 def listed_survivors():
     """key -> reason; a line is "key: reason"."""
-    if not SURVIVORS.exists():
-        return {}
     lines = [line.strip() for line in SURVIVORS.read_text().split("\n")]
-    entries = [line.rsplit(": ", 1) for line in lines if line and not line.startswith("#")]
-    return {key: reason for key, reason in entries}
+    return dict(line.split(": ", 1) for line in lines if line and not line.startswith("#"))
 
 
 def users_of(file):
-    """The stems of the CUDA sources that include the file, directly or not; its own, if it is one."""
+    """The sources that include the file, directly or not; the file itself, if it is one."""
     found = {file}
     while True:
         names = {str(p.relative_to(ROOT)) for p in ROOT.glob("kernels/*.cu*")
                  if any(f'#include "{name}"' in p.read_text() for name in found)}
         if names <= found:
-            return {Path(name).stem for name in found if name.endswith(".cu")}
+            return sorted(name for name in found if not name.endswith(".cuh"))
         found |= names
 
 
 class Scratch:
-    """A copy of the tree with a build of the emulated module of its own, and the test programs beside it."""
+    """Builds the emulated module with one file changed, beside copies of the test programs. BUILD is only read."""
 
-    def __init__(self, folder, build):
-        self.tree, self.build = folder / "tree", folder / "build"
-        files = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                               capture_output=True, text=True, check=True).stdout.split("\n")
-        for name in filter(None, files):
-            source, target = ROOT / name, self.tree / name
-            if source.is_file() and not (target.exists() and target.read_bytes() == source.read_bytes()):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(source.read_bytes())
-        for old in set(self.tree.rglob("*")) - {self.tree / name for name in files}:
-            if old.is_file():
-                old.unlink()
-        launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-        subprocess.run(["cmake", "-G", "Ninja", "-S", self.tree, "-B", self.build, *launcher], check=True,
-                       stdout=subprocess.DEVNULL)
+    def __init__(self, folder, build, modes):
+        self.folder, self.build, self.modes = folder, build, modes
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shutil.copy2(build / "libmhmoe_test_kernels.so", folder)
         self.listed = {}
-        for program in PROGRAMS:
-            shutil.copy2(build / program, self.build / program)
-            out = subprocess.run([build / program, "--gtest_list_tests"], capture_output=True, text=True, check=True).stdout
+        for program in {mode.program for mode in modes}:
+            shutil.copy2(build / program, folder)
+            command = [build / program, "--gtest_list_tests"]
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             self.listed[program] = [line.strip(".") for line in out.split("\n") if line.endswith(".")]
-        if error := self.compile():
-            sys.exit(f"mutate_kernels.py: the tree does not build:\n{error}")
+        sources = [entry["file"] for entry in json.loads((build / "compile_commands.json").read_text())]
+        out = subprocess.run(["ninja", "-C", build, "-t", "commands", MODULE], stdout=subprocess.PIPE, text=True)
+        *compiles, self.link_command = [line for line in out.stdout.strip().split("\n") if " -o " in line]
+        self.compiles = {source: line for line in compiles for source in sources if line.endswith(f" -c {source}")}
 
-    def compile(self):
-        """Empty, or what the compiler said."""
-        done = subprocess.run(["ninja", "-j1", "-C", self.build, *MODULES], capture_output=True, text=True)
-        return "" if done.returncode == 0 else done.stdout
+    def shell(self, command):
+        return subprocess.run(command, shell=True, cwd=self.build, capture_output=True).returncode == 0
 
-    def suites(self, program, file):
-        """A filter for the suites of the sources that hold the file; empty where none is known."""
-        stems = {re.sub(r"[^a-z]", "", SUITES.get(stem, stem)) for stem in users_of(file)}
-        own = [name for name in self.listed[program] if any(stem in name.lower() for stem in stems)]
-        return ":".join(f"{name}.*" for name in own)
+    def compile(self, mutant, user):
+        """Compiles one source that holds the changed file. False if the compiler refuses."""
+        command = self.compiles[str(ROOT / user)]
+        output = re.search(r" -o (\S+)", command)[1]
+        self.objects[output] = self.folder / (Path(user).name + ".o")
+        command = command.replace(f" -o {output}", f" -o {self.objects[output]}")
+        command = re.sub(r" -MF \S+", f" -MF {self.objects[output]}.d", command)
+        # The changed file comes first: as the source itself, or where the sources look for headers.
+        if user == mutant.file:
+            command = command.replace(f" -c {ROOT / user}", f" -c {self.folder / user}")
+        return self.shell(command.replace(" -I", f" -I{self.folder} -I", 1))
 
-    def passes(self, mode, file, operations):
-        own = "" if mode.everything else self.suites(mode.program, file)
+    def link(self):
+        command = self.link_command.replace(f" -o lib{MODULE}.so", f" -o {self.folder}/lib{MODULE}.so")
+        for old, new in self.objects.items():
+            command = command.replace(f" {old}", f" {new}")
+        return self.shell(command)
+
+    def suites(self, program, user):
+        """A filter for the suites that are named like the source or the beginning of its name; empty where none is."""
+        words = SUITES.get(Path(user).stem, Path(user).stem).split("_")
+        for count in range(len(words), 0, -1):
+            own = [f"{name}.*" for name in self.listed[program] if "".join(words[:count]) in name.lower()]
+            if own:
+                return ":".join(own)
+        return ""
+
+    def passes(self, mode, suites):
         environment = dict(os.environ, OMP_NUM_THREADS="1", **mode.environment)
         if mode.program == "test_ops":
             environment["MHMOE_TEST_DEVICE"] = "emulated"
-        chosen = own or (operations if mode.program == "test_ops" else "*")
-        command = [self.build / mode.program, f"--gtest_filter={chosen}", "--gtest_fail_fast"]
+        command = [self.folder / mode.program, f"--gtest_filter={suites}", "--gtest_fail_fast"]
         try:
             done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                   timeout=TIMEOUT_S)
@@ -164,68 +166,112 @@ class Scratch:
             return False
         return done.returncode == 0
 
-    def caught_by(self, mutant, operations):
-        """The first mode that notices; "compiler", or None."""
-        target = self.tree / mutant.file
-        original = target.read_text()
-        target.write_text(mutant.text)
+    def try_modes(self, clean, user):
+        """The first mode that notices; with `user`, those that run its own suites, else those that run all."""
+        for mode in self.modes:
+            suites = "*" if user is None else self.suites(mode.program, user)
+            if mode.everything == (user is None) and suites and not self.passes(mode, suites):
+                clean.expect_pass(mode, suites)
+                return mode.name
+        return None
+
+    def caught_by(self, mutant, clean):
+        """The first mode that notices; "compiler", or None. A header's sources are tried one after another."""
+        changed = self.folder / mutant.file
+        changed.parent.mkdir(parents=True, exist_ok=True)
+        changed.write_text(mutant.text)
+        self.objects = {}
         try:
-            if self.compile():
-                return "compiler"
-            return next((m.name for m in MODES if not self.passes(m, mutant.file, operations)), None)
+            for user in users_of(mutant.file):
+                if not (self.compile(mutant, user) and self.link()):
+                    return "compiler"
+                if caught := self.try_modes(clean, user):
+                    return caught
+            return self.try_modes(clean, None)
         finally:
-            target.write_text(original)
+            changed.unlink()
 
 
-def operations_on_the_device():
-    """The filter of the ops' own tests that can run on the emulated device."""
-    listed = re.search(r"set\(emulated_op_tests\s+(.*?)\)", (ROOT / "tests/cuda/CMakeLists.txt").read_text(), re.DOTALL)
-    return ":".join(listed[1].split())
+class Clean(Scratch):
+    """The module as it is: a test that fails on it too has noticed nothing."""
+
+    def __init__(self, folder, build, modes):
+        super().__init__(folder, build, modes)
+        shutil.copy2(build / f"lib{MODULE}.so", folder)
+        self.lock, self.passed = threading.Lock(), set()
+
+    def expect_pass(self, mode, suites):
+        with self.lock:
+            if (mode.name, suites) not in self.passed and not self.passes(mode, suites):
+                os.write(2, f"mutate_kernels.py: {mode.program} --gtest_filter={suites} fails without any mutant "
+                            f"({mode.name})\n".encode())
+                os._exit(1)
+            self.passed.add((mode.name, suites))
 
 
 def changed_files(commit):
-    out = subprocess.run(["git", "diff", "--name-only", commit, "--"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(out.stdout.split("\n"))
+    command = ["git", "diff", "--name-only", commit, "--"]
+    return set(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\n"))
 
 
-def run(mutants, args):
-    """(mutant, who caught it: a mode, "compiler", None for nobody, "not tried") for each."""
-    build = Path(args.build).resolve()
-    subprocess.run(["ninja", "-C", build, *PROGRAMS, *MODULES], check=True, stdout=subprocess.DEVNULL)
-    operations = operations_on_the_device()
+def run(mutants, args, build, modes, deadline):
+    """Who caught each mutant: a mode, "compiler", None for nobody, "not tried"."""
+    subprocess.run(["ninja", "-C", build, *{mode.program for mode in modes}, MODULE, "mhmoe_test_kernels"], check=True,
+                   stdout=subprocess.DEVNULL)
+    clean = Clean(build / "mutants/clean", build, modes)
     scratches = queue.Queue()
     for i in range(min(args.jobs, len(mutants))):
-        scratches.put(Scratch(build / f"mutants/{i}", build))
-    for mode in MODES:
-        if not scratches.queue[0].passes(mode, mutants[0].file, operations):
-            sys.exit(f"mutate_kernels.py: {mode.program} fails without any mutant ({mode.name})")
-    deadline = time.monotonic() + 60 * args.minutes
+        scratches.put(Scratch(build / f"mutants/{i}", build, modes))
 
     def try_one(mutant):
         if time.monotonic() > deadline:
             return "not tried"
         scratch = scratches.get()
         try:
-            caught = scratch.caught_by(mutant, operations)
+            caught = scratch.caught_by(mutant, clean)
         finally:
             scratches.put(scratch)
         print(f"{caught or 'SURVIVED':40} {mutant.file}:{mutant.line}  {mutant.key}", flush=True)
         return caught
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        return list(zip(mutants, pool.map(try_one, mutants)))
+        return dict(zip(mutants, pool.map(try_one, mutants)))
+
+
+def run_all(mutants, args):
+    if not mutants:
+        return {}
+    deadline = time.monotonic() + 60 * args.minutes
+    outcomes = run(mutants, args, Path(args.build).resolve(), MODES, deadline)
+    survivors = [mutant for mutant, caught in outcomes.items() if caught is None]
+    if survivors and args.races:
+        outcomes |= run(survivors, args, Path(args.races).resolve(), RACE_MODES, deadline)
+    return outcomes
 
 
 def table(outcomes, reasons):
     lines = ["| mutant | caught by |", "| --- | --- |"]
-    for mutant, caught in outcomes:
+    for mutant, caught in outcomes.items():
         lines.append(f"| `{mutant.key}` | {caught or 'nobody: ' + reasons.get(mutant.key, 'not listed')} |")
     return "\n".join(lines) + "\n"
+
+
+def problems_of(everything, outcomes, reasons):
+    problems = [f"{SURVIVORS.name}: there is no mutant \"{key}\" any more" for key in reasons
+                if key not in {m.key for m in everything}]
+    for mutant, caught in outcomes.items():
+        if caught is None and mutant.key not in reasons:
+            problems.append(f"{mutant.file}:{mutant.line}: nobody notices that \"{mutant.key}\" is gone: "
+                            f"add a test, or a line to {SURVIVORS.relative_to(ROOT)}")
+        if mutant.key in reasons and caught not in (None, "not tried"):
+            problems.append(f"{SURVIVORS.name}: \"{mutant.key}\" is caught by {caught}: drop the line")
+    return problems
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("build")
+    parser.add_argument("--races", metavar="BUILD", help="a build folder by clang with ThreadSanitizer")
     parser.add_argument("--changed-since", metavar="COMMIT", help="only mutants of files that changed")
     parser.add_argument("--only", default="", metavar="TEXT", help="only mutants whose name has this text")
     parser.add_argument("--minutes", type=float, default=60)
@@ -238,19 +284,12 @@ def main():
     if args.changed_since:
         changed = changed_files(args.changed_since)
         chosen = [m for m in chosen if m.file in changed]
-    outcomes = run(chosen, args) if chosen else []
-    problems = [f"{SURVIVORS.name}: there is no mutant \"{key}\" any more" for key in reasons
-                if key not in {m.key for m in everything}]
-    for mutant, caught in outcomes:
-        if caught is None and mutant.key not in reasons:
-            problems.append(f"{mutant.file}:{mutant.line}: nobody notices that \"{mutant.key}\" is gone: "
-                            f"add a test, or a line to {SURVIVORS.relative_to(ROOT)}")
-        if mutant.key in reasons and caught not in (None, "not tried"):
-            problems.append(f"{SURVIVORS.name}: \"{mutant.key}\" is caught by {caught}: drop the line")
+    outcomes = run_all(chosen, args)
+    problems = problems_of(everything, outcomes, reasons)
     if args.table:
         Path(args.table).write_text(table(outcomes, reasons))
-    tried = [caught for _, caught in outcomes if caught != "not tried"]
-    print(f"{len(everything)} mutants, {len(tried)} tried, {sum(c is not None for c in tried)} caught, "
+    tried = [caught for caught in outcomes.values() if caught != "not tried"]
+    print(f"note: {len(everything)} mutants, {len(tried)} of {len(chosen)} chosen tried, {sum(c is not None for c in tried)} caught, "
           f"{sum(c is None for c in tried)} survived ({len(reasons)} listed)")
     print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
     return 1 if problems else 0

@@ -169,6 +169,14 @@ if [ $fast = no ]; then
   run_ctest build/asan -j "$threads" -L "^(${labels#|})\$" -LE slow
 fi
 if [ $fast = yes ]; then
+  skip "deleted barriers and waits: --fast"
+elif [ -z "$base" ] || [ ! -e build/test/libmhmoe_emulated.so ]; then
+  skip "deleted barriers and waits: no landed commit to compare with, or no CUDA headers"
+else
+  check "deleted barriers and waits of CUDA sources changed since ${base:0:12} are noticed" \
+    scripts/mutate_kernels.py build/test --changed-since "$base" --minutes 2 --jobs "$threads"
+fi
+if [ $fast = yes ]; then
   skip "CUDA build: --fast"
 elif nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null); then
   export CUDACXX=$nvcc
