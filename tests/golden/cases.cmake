@@ -1,4 +1,5 @@
-# Read by ctest when it runs: a test for every case of `program`, whose cases are the golden files of the moment.
+# Read by ctest when it runs: a test for every case of `program`, whose cases are the golden files of the moment; once
+# more on the emulated device where there is one.
 cmake_minimum_required(VERSION 3.25)
 if(NOT "$ENV{MHMOE_GOLDEN_DIR}" STREQUAL "")  # relative to where ctest was called; tests run elsewhere
   file(REAL_PATH "$ENV{MHMOE_GOLDEN_DIR}" folder BASE_DIRECTORY "$ENV{PWD}")
@@ -18,6 +19,11 @@ foreach(line ${lines})
     set(case ${suite}${CMAKE_MATCH_1})
     add_test(golden.${case} ${program} --gtest_filter=${case})
     set_tests_properties(golden.${case} PROPERTIES LABELS golden SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
+    if(emulated AND case MATCHES "Trace|Backend")
+      add_test(golden.emulated.${case} ${program} --gtest_filter=${case})
+      set_tests_properties(golden.emulated.${case} PROPERTIES LABELS "golden;cuda"
+        SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]" ENVIRONMENT MHMOE_TEST_DEVICE=emulated)
+    endif()
   elseif(line MATCHES "\\.$")
     set(suite ${line})
   endif()

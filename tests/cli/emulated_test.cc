@@ -1,0 +1,160 @@
+// The whole program on the emulated CUDA device: what it trains, scores, says and saves is what the CPU does, up to
+// rounding.
+#include <cmath>
+
+#include "cli/program.h"
+#include "core/json.h"
+#include "core/safetensors.h"
+
+namespace mhmoe::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kSteps = 30;
+
+struct Variant {
+  const char* name;
+  const char* settings;
+};
+const Variant kVariants[] = {
+    {"dense", "--set model.moe.every_n_layers=0"},
+    {"smoe", "--set model.moe.heads=1 --set model.moe.top_k=1"},
+    {"mhmoe_fixed_capacity", "--set model.moe.capacity_factor=1"},
+    {"mhmoe_dropless", "--set model.moe.capacity_factor=null"},
+    {"mhmoe_shared_expert", "--set model.moe.shared_expert_hidden_size=16 --set model.moe.router.normalize_top_k=true"},
+    {"mhmoe_gelu_untied", "--set model.ffn.activation=gelu --set model.tie_embeddings=false"},
+    {"mhmoe_recompute", "--set train.recompute=block"},
+};
+
+// The loss is read from f32, and each update may add a rounding of its own. (Seen in 30 steps: at most 2^-23.)
+double fp32_tolerance(double step) {
+  return (2 + step) * 0x1p-24;
+}
+// Both devices round weights and activations at the same places, but not always to the same side: a fourth of a unit.
+// (Seen: 2^-12.)
+double bf16_tolerance(double /*step*/) {
+  return 0x1p-10;
+}
+
+class EmulatedProgram : public ProgramTest {
+ protected:
+  void SetUp() override {
+    const auto module = fs::read_symlink("/proc/self/exe").parent_path() / "libmhmoe_emulated.so";
+    if (!fs::exists(module)) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
+  }
+
+  Outcome train(const std::string& device, const std::string& output, const std::string& settings) const {
+    const Outcome outcome = run(fmt::format("train tiny.json --threads 1 --device {} --output-dir {} {} {}", device,
+                                            output, kCommon, settings));
+    EXPECT_EQ(outcome.code, 0) << device << ": " << outcome.err;
+    return outcome;
+  }
+
+  std::vector<json::Value> records(const std::string& output) const {
+    std::vector<json::Value> all;
+    for (const std::string& line : lines_of(read_text(folder_ / output / "tiny/metrics.jsonl"))) {
+      json::Value record = json::parse(line, "metrics.jsonl", ExitCode::kBadData);
+      if (record.find("train/loss") != nullptr) all.push_back(std::move(record));
+    }
+    return all;
+  }
+
+  std::vector<double> losses(const std::string& output) const {
+    std::vector<double> all;
+    for (const json::Value& record : records(output)) all.push_back(record.find("train/loss")->real);
+    return all;
+  }
+
+  SafetensorsFile model(const std::string& output) const {
+    return SafetensorsFile(
+        (folder_ / output / "tiny/checkpoints/step-00000030/model-00001-of-00001.safetensors").string());
+  }
+
+  // tolerance: relative to the loss, of the step counted from 1.
+  static void expect_equal_losses(const std::vector<double>& emulated, const std::vector<double>& cpu,
+                                  double tolerance(double step)) {
+    ASSERT_EQ(cpu.size(), static_cast<size_t>(kSteps));
+    ASSERT_EQ(emulated.size(), cpu.size());
+    for (size_t i = 0; i < cpu.size(); ++i) {
+      EXPECT_LE(std::abs(emulated[i] - cpu[i]), tolerance(static_cast<double>(i + 1)) * cpu[i]) << "step " << i + 1;
+    }
+    EXPECT_LT(cpu.back(), 0.9 * cpu.front()) << "nothing was learned";
+  }
+
+  static constexpr const char* kCommon =
+      "--set train.steps=30 --set log.every_steps=1 --set evaluation.every_steps=30 --set checkpoint.every_steps=10 "
+      "--set checkpoint.keep_last=10";
+};
+
+TEST_F(EmulatedProgram, TrainsAsTheCpuDoes) {
+  for (const Variant& variant : kVariants) {
+    SCOPED_TRACE(variant.name);
+    const std::string name = variant.name;
+    train("emulated", name + "_emulated", variant.settings);
+    train("cpu", name + "_cpu", variant.settings);
+    expect_equal_losses(losses(name + "_emulated"), losses(name + "_cpu"), fp32_tolerance);
+  }
+}
+
+// bf16 has 8 bits: both devices round at the same places, but not always to the same side.
+TEST_F(EmulatedProgram, TrainsAsTheCpuDoesInBf16) {
+  for (const char* settings : {"--set model.moe.capacity_factor=1", "--set model.moe.capacity_factor=null"}) {
+    const std::string bf16 = fmt::format("--set train.precision=bf16 {}", settings);
+    train("emulated", "emulated", bf16 + " --overwrite");
+    train("cpu", "cpu", bf16 + " --overwrite");
+    expect_equal_losses(losses("emulated"), losses("cpu"), bf16_tolerance);
+  }
+}
+
+TEST_F(EmulatedProgram, GoesOnFromTheOtherDevicesCheckpoints) {
+  train("cpu", "whole", "");
+  for (const auto& [first, second] : {std::pair("cpu", "emulated"), std::pair("emulated", "cpu")}) {
+    SCOPED_TRACE(fmt::format("{} then {}", first, second));
+    const std::string output = fmt::format("{}_{}", first, second);
+    train(first, output, "");
+    for (const char* later : {"step-00000020", "step-00000030"}) {
+      fs::remove_all(folder_ / output / "tiny/checkpoints" / later);
+    }
+    const Outcome outcome = train(second, output, "");
+    EXPECT_NE(outcome.err.find("after step 10 of 30"), std::string::npos) << outcome.err;
+    EXPECT_NE(outcome.err.find("goes on with"), std::string::npos) << outcome.err;
+    expect_equal_losses(losses(output), losses("whole"), fp32_tolerance);
+  }
+}
+
+TEST_F(EmulatedProgram, IsTheSameRunTwice) {
+  train("emulated", "once", "");
+  train("emulated", "twice", "");
+  EXPECT_EQ(losses("once"), losses("twice"));
+  const SafetensorsFile once = model("once"), twice = model("twice");
+  for (const std::string& name : once.names()) EXPECT_EQ(once.doubles(name), twice.doubles(name)) << name;
+}
+
+TEST_F(EmulatedProgram, ScoresAndContinuesTextAsTheCpuDoes) {
+  train("cpu", "runs", "--set model.moe.capacity_factor=1");
+  std::vector<json::Value> scores;
+  std::vector<std::string> texts;
+  for (const char* device : {"cpu", "emulated"}) {
+    const Outcome scored = run(fmt::format("evaluate runs/tiny --threads 1 --json --device {}", device));
+    ASSERT_EQ(scored.code, 0) << scored.err;
+    scores.push_back(json::parse(scored.out, "output", ExitCode::kBadData));
+    for (const char* cache : {"", "--no-cache"}) {
+      const Outcome text =
+          run(fmt::format("generate runs/tiny --threads 1 --prompt document --tokens 24 --temperature 0 {} --device {}",
+                          cache, device));
+      ASSERT_EQ(text.code, 0) << text.err;
+      texts.push_back(text.out);
+    }
+  }
+  const auto number = [&](size_t i, const char* name) {
+    return scores[i].find("models")->items.at(0).find("validation")->items.at(0).find(name)->real;
+  };
+  for (const char* name : {"loss", "loss_dropless", "bits_per_byte"}) {
+    EXPECT_NEAR(number(1, name), number(0, name), 2e-6 * number(0, name)) << name;
+  }
+  for (const std::string& text : texts) EXPECT_EQ(text, texts[0]);
+}
+
+}  // namespace
+}  // namespace mhmoe::cli
