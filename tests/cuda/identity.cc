@@ -2,6 +2,7 @@
 #include "cuda/identity.h"
 
 #include "core/log.h"
+#include "emulator/limits.h"
 
 namespace mhmoe::cuda {
 
@@ -10,8 +11,7 @@ const char* backend_name() {
 }
 
 std::string context_name(int /*ordinal*/) {
-  log::warning(
-      "the emulated device shows what CUDA kernels compute, not how fast; it does not see races between blocks");
+  log::warning("the emulated device shows what CUDA kernels compute; {}", emulator::limits());
   return "emulated CUDA (correctness only)";
 }
 

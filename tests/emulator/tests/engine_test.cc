@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <string>
 
 #include "emulator/fault.h"
+#include "emulator/limits.h"
 #include "environment.h"
 #include "planted.h"
 
@@ -13,6 +15,13 @@ namespace planted {
 namespace {
 
 using Values = std::array<float, kOutputs>;
+
+// At the end of every run, so that nobody takes a green one for more than it is.
+class Limits : public testing::Environment {
+ public:
+  void TearDown() override { std::fprintf(stderr, "note: %s\n", emulator::limits()); }
+};
+[[maybe_unused]] const auto* const kLimits = testing::AddGlobalTestEnvironment(new Limits);
 
 class Engine : public testing::Test {
  protected:

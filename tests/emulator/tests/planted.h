@@ -22,10 +22,9 @@ struct Kernel {
 };
 
 const std::map<std::string, Kernel>& kernels();
+// Those on tensor cores' instructions and cp.async.
+const std::map<std::string, Kernel>& tensor_core_kernels();
 
 cudaError_t launch(const Kernel& kernel, float* out, const float* in);
-
-// The same for kernels on tensor cores' instructions, of one block.
-cudaError_t run_tensor_core(const std::string& kernel, float* out, const float* in);
 
 }  // namespace planted

@@ -60,6 +60,12 @@ constexpr Case kCases[] = {
     fault_everywhere("barrier_in_a_branch", "emulator: deadlock: "),
     fault_everywhere("divergent_shuffle", "a warp operation's mask ffffffff names "),
     fault_everywhere("shuffle_after_exit", "a warp operation's mask ffffffff names "),
+    {"pipeline", kRight, kRight, kRight, kRight, kRight},
+    {"weak_wait", kNan, kNan, kNan, kNan, kRace},
+    {"no_wait", kNan, kNan, kNan, kNan, kRace},
+    fault_everywhere("no_commit", "a thread exits before cp.async copies that it never waited for"),
+    {"no_leading_barrier", kNan, kNan, kNan, kNan, kRace},
+    {"no_trailing_barrier", kNan, kNan, kNan, kNan, kRace},
     {"race_between_blocks", kRight, kRight, kRight, kRight, kRace},
 };
 

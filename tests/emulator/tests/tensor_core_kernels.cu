@@ -106,36 +106,33 @@ __global__ void divergent_instructions_kernel(float* out, const float* in) {
   out[threadIdx.x] = __uint_as_float(r[0]);
 }
 
-struct Entry {
-  void (*kernel)(float*, const float*);
-  unsigned threads;
-};
-const std::map<std::string, Entry> kKernels = {
-    {"pipeline", {pipeline_kernel<Mistake::kNone>, kThreads}},
-    {"weak_wait", {pipeline_kernel<Mistake::kWeakWait>, kThreads}},
-    {"no_wait", {pipeline_kernel<Mistake::kNoWait>, kThreads}},
-    {"no_commit", {pipeline_kernel<Mistake::kNoCommit>, kThreads}},
-    {"no_trailing_barrier", {pipeline_kernel<Mistake::kNoTrailingBarrier>, kThreads}},
-    {"no_leading_barrier", {pipeline_kernel<Mistake::kNoLeadingBarrier>, kThreads}},
-    {"misaligned_copy", {pipeline_kernel<Mistake::kMisalignedCopy>, kThreads}},
-    {"abandoned_copy", {abandoned_copy_kernel, kThreads}},
-    {"copy_to_global", {copy_to_global_kernel, 1}},
-    {"product", {product_kernel<false, false>, warpSize}},
-    {"product_transposed_a", {product_kernel<true, false>, warpSize}},
-    {"product_transposed_b", {product_kernel<false, true>, warpSize}},
-    {"product_part_of_a_warp", {product_kernel<false, false>, warpSize - 1}},
-    {"misaligned_ldmatrix", {misaligned_ldmatrix_kernel, warpSize}},
-    {"divergent_instructions", {divergent_instructions_kernel, warpSize}},
-};
+float pipeline_sum(const float* in, unsigned i) {
+  float sum = 0;
+  for (const int tile : {0, 1, 3, 4}) sum += in[tile * kTile + static_cast<int>((i + 37) % kThreads * 4)];
+  return sum;
+}
 
 }  // namespace
 
-cudaError_t run_tensor_core(const std::string& kernel, float* out, const float* in) {
-  const Entry& entry = kKernels.at(kernel);
-  cudaLaunchConfig_t config{};
-  config.gridDim = 1;
-  config.blockDim = entry.threads;
-  return cudaLaunchKernelEx(&config, entry.kernel, out, in);
+const std::map<std::string, Kernel>& tensor_core_kernels() {
+  static const std::map<std::string, Kernel> all = {
+      {"pipeline", {.kernel = pipeline_kernel<Mistake::kNone>, .expected = pipeline_sum}},
+      {"weak_wait", {.kernel = pipeline_kernel<Mistake::kWeakWait>, .expected = pipeline_sum}},
+      {"no_wait", {.kernel = pipeline_kernel<Mistake::kNoWait>, .expected = pipeline_sum}},
+      {"no_commit", {.kernel = pipeline_kernel<Mistake::kNoCommit>, .expected = pipeline_sum}},
+      {"no_trailing_barrier", {.kernel = pipeline_kernel<Mistake::kNoTrailingBarrier>, .expected = pipeline_sum}},
+      {"no_leading_barrier", {.kernel = pipeline_kernel<Mistake::kNoLeadingBarrier>, .expected = pipeline_sum}},
+      {"misaligned_copy", {.kernel = pipeline_kernel<Mistake::kMisalignedCopy>, .expected = pipeline_sum}},
+      {"abandoned_copy", {.kernel = abandoned_copy_kernel}},
+      {"copy_to_global", {.kernel = copy_to_global_kernel, .threads = 1}},
+      {"product", {.kernel = product_kernel<false, false>, .threads = warpSize}},
+      {"product_transposed_a", {.kernel = product_kernel<true, false>, .threads = warpSize}},
+      {"product_transposed_b", {.kernel = product_kernel<false, true>, .threads = warpSize}},
+      {"product_part_of_a_warp", {.kernel = product_kernel<false, false>, .threads = warpSize - 1}},
+      {"misaligned_ldmatrix", {.kernel = misaligned_ldmatrix_kernel, .threads = warpSize}},
+      {"divergent_instructions", {.kernel = divergent_instructions_kernel, .threads = warpSize}},
+  };
+  return all;
 }
 
 }  // namespace planted

@@ -13,6 +13,8 @@ namespace {
 
 using Values = std::array<float, 128>;
 
+constexpr const char* kRacesElsewhere = "ThreadSanitizer finds races, in processes of their own: planted_test.cc";
+
 class TensorCore : public testing::Test {
  protected:
   void SetUp() override {
@@ -21,8 +23,8 @@ class TensorCore : public testing::Test {
 
   Values run(const char* kernel, const char* order, const char* mode = "wait") {
     const WithVariable with_order("EMULATOR_ORDER", order), with_mode("EMULATOR_CP_ASYNC", mode);
-    Values out{};
-    EXPECT_EQ(run_tensor_core(kernel, out.data(), in_.data()), cudaSuccess);
+    alignas(16) Values out{};
+    EXPECT_EQ(launch(tensor_core_kernels().at(kernel), out.data(), in_.data()), cudaSuccess);
     return out;
   }
 
@@ -79,6 +81,7 @@ TEST_F(TensorCore, CopiesArriveInBothModesAndEveryOrder) {
 }
 
 TEST_F(TensorCore, AWaitThatIsTooWeakShowsWhenCopiesAreDoneLate) {
+  if (kBuild == Build::kThreadSanitizer) GTEST_SKIP() << kRacesElsewhere;
   for (const char* order : kOrders) {
     for (const char* kernel : {"weak_wait", "no_wait", "no_commit"}) {
       const std::string message = fault(kernel, order);
@@ -88,6 +91,7 @@ TEST_F(TensorCore, AWaitThatIsTooWeakShowsWhenCopiesAreDoneLate) {
 }
 
 TEST_F(TensorCore, AMissingBarrierOfATileLoopShows) {
+  if (kBuild == Build::kThreadSanitizer) GTEST_SKIP() << kRacesElsewhere;
   for (const char* order : kOrders) {
     for (const char* mode : {"wait", "issue"}) {
       EXPECT_NE(run("no_trailing_barrier", order, mode), pipeline_sums()) << order << mode;
