@@ -16,8 +16,9 @@ constexpr size_t kProductSharedBytes =
 // A block's rows of a, or its columns of b. kDepthOuter: `source` is [depth, extent], else [extent, depth]; rows lie
 // `stride` elements apart, 16-byte aligned, and have a multiple of kChunk elements. What lies beyond `extent` counts as
 // zeros.
-template <bool kDepthOuter>
+template <bool kIsDepthOuter>
 struct ProductOperand {
+  static constexpr bool kDepthOuter = kIsDepthOuter;
   using Stage = Tile<kDepthOuter ? kProductDepth : kProductTile, kDepthOuter ? kProductTile : kProductDepth>;
 
   const __nv_bfloat16* source;
@@ -59,17 +60,16 @@ struct ProductSums {
   }
 };
 
-// Adds the products of one stage.
-template <bool kDepthOuterA, bool kDepthOuterB>
-__device__ void add_stage(ProductSums& sums, typename ProductOperand<kDepthOuterA>::Stage a_tile,
-                          typename ProductOperand<kDepthOuterB>::Stage b_tile) {
+// Adds the products of one stage. A, B: ProductOperand, or what has its members.
+template <class A, class B>
+__device__ void add_stage(ProductSums& sums, typename A::Stage a_tile, typename B::Stage b_tile) {
   const int row = ProductSums::first_row(), col = ProductSums::first_col();
 #pragma unroll
   for (int depth = 0; depth < kProductDepth; depth += kMmaDepth) {
     uint32_t b[ProductSums::kFragmentCols / 2][2][2];
 #pragma unroll
     for (int j = 0; j < ProductSums::kFragmentCols / 2; ++j) {
-      if constexpr (kDepthOuterB) {
+      if constexpr (B::kDepthOuter) {
         load_b(b[j], b_tile, depth, col + 2 * j * kMmaCols);
       } else {
         load_b_transposed(b[j], b_tile, depth, col + 2 * j * kMmaCols);
@@ -78,7 +78,7 @@ __device__ void add_stage(ProductSums& sums, typename ProductOperand<kDepthOuter
 #pragma unroll
     for (int i = 0; i < ProductSums::kFragmentRows; ++i) {
       uint32_t a[4];
-      if constexpr (kDepthOuterA) {
+      if constexpr (A::kDepthOuter) {
         load_a_transposed(a, a_tile, row + i * kMmaRows, depth);
       } else {
         load_a(a, a_tile, row + i * kMmaRows, depth);
@@ -91,11 +91,10 @@ __device__ void add_stage(ProductSums& sums, typename ProductOperand<kDepthOuter
 
 // sums += a b over `depth` terms. `shared`: kProductSharedBytes, which is free again when this returns. The whole block
 // must call.
-template <bool kDepthOuterA, bool kDepthOuterB>
-__device__ void block_product(ProductSums& sums, const ProductOperand<kDepthOuterA>& a,
-                              const ProductOperand<kDepthOuterB>& b, int64_t depth, __nv_bfloat16* shared) {
-  using ATile = typename ProductOperand<kDepthOuterA>::Stage;
-  using BTile = typename ProductOperand<kDepthOuterB>::Stage;
+template <class A, class B>
+__device__ void block_product(ProductSums& sums, const A& a, const B& b, int64_t depth, __nv_bfloat16* shared) {
+  using ATile = typename A::Stage;
+  using BTile = typename B::Stage;
   const auto a_stage = [&](int64_t stage) { return ATile{shared + stage % kProductStages * ATile::kElements}; };
   const auto b_stage = [&](int64_t stage) {
     return BTile{shared + kProductStages * ATile::kElements + stage % kProductStages * BTile::kElements};
@@ -115,7 +114,7 @@ __device__ void block_product(ProductSums& sums, const ProductOperand<kDepthOute
     cp_async_wait<kProductStages - 2>();
     __syncthreads();  // this stage is there for all, and all are done with the one before, whose place is filled next
     begin(stage + kProductStages - 1);
-    add_stage<kDepthOuterA, kDepthOuterB>(sums, a_stage(stage), b_stage(stage));
+    add_stage<A, B>(sums, a_stage(stage), b_stage(stage));
   }
   __syncthreads();
 }

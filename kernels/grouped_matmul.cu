@@ -3,6 +3,7 @@
 #include "cuda/cublas.h"
 #include "cuda/expert_products.h"
 #include "kernels/block_product.cuh"
+#include "kernels/grouped_swiglu.h"
 #include "kernels/kernels.h"
 #include "kernels/launch.h"
 #include "kernels/plain_product.cuh"
@@ -74,11 +75,10 @@ __global__ void __launch_bounds__(kProductThreads, 2)
   auto* shared = dynamic_shared<__nv_bfloat16>();
   const ProductOperand<false> a = {product.a + tile.begin * inner, inner, tile.rows};
   ProductSums sums;
-  if constexpr (kTransposeWeight) {
-    block_product<false, false>(sums, a, {weight + first_col * inner, inner, width - first_col}, terms, shared);
-  } else {
-    block_product<false, true>(sums, a, {weight + first_col, width, width - first_col}, terms, shared);
-  }
+  using Weight = ProductOperand<!kTransposeWeight>;
+  const Weight b = kTransposeWeight ? Weight{weight + first_col * inner, inner, width - first_col}
+                                    : Weight{weight + first_col, width, width - first_col};
+  block_product(sums, a, b, terms, shared);
   store_sums(sums, product, tile, first_col, shared);
 }
 
@@ -170,10 +170,20 @@ void grouped_matmul_scratch(Context& ctx, const ops::GroupedMatmul& args) {
 }
 
 void grouped_matmul(Context& ctx, const ops::GroupedMatmul& args) {
-  if (runs_as_strided_batch(args)) return run_strided_batch(ctx, args);
-  if (args.a.dtype == DType::kF32) return run_product<float, float>(ctx, args);
-  if (args.out.dtype == DType::kF32) return run_product<float, bfloat16>(ctx, args);
-  run_product<bfloat16, bfloat16>(ctx, args);
+  const bool batch = runs_as_strided_batch(args);
+  if (!batch && fits_grouped_swiglu(args)) return grouped_swiglu(ctx, args);
+  if (batch) {
+    run_strided_batch(ctx, args);
+  } else if (args.a.dtype == DType::kF32) {
+    run_product<float, float>(ctx, args);
+  } else if (args.out.dtype == DType::kF32) {
+    run_product<float, bfloat16>(ctx, args);
+  } else {
+    run_product<bfloat16, bfloat16>(ctx, args);
+  }
+  if (!args.activated.empty()) {
+    activation_forward(ctx, {.out = args.activated, .pre = args.out, .kind = args.activation});
+  }
 }
 
 }  // namespace mhmoe::cuda

@@ -103,7 +103,7 @@ void run_copied(const Product& product, const ops::GroupedMatmul& args, const Pi
 
 }  // namespace
 
-void grouped_matmul(Context& /*ctx*/, const ops::GroupedMatmul& args) {
+void grouped_matmul(Context& ctx, const ops::GroupedMatmul& args) {
   const int64_t inner = args.a.cols(), width = args.out.cols();
   const bool convert = needs_conversion(args.a);
   const Product& product = Product::of({.m = kAnySize,
@@ -126,6 +126,9 @@ void grouped_matmul(Context& /*ctx*/, const ops::GroupedMatmul& args) {
                  .bias = args.bias.empty() ? nullptr : element(args.bias, piece.expert * width)},
                 piece.count);
   });
+  if (!args.activated.empty()) {
+    activation_forward(ctx, {.out = args.activated, .pre = args.out, .kind = args.activation});
+  }
 }
 
 // A piece is some rows of grad_weight[e] (columns of grad_out); it runs over the expert's rows in fixed blocks.

@@ -14,7 +14,9 @@
 //   paper 2, MH-MoE, 3 heads, 96 experts              1,536   1,024,  256   181    154   134   118
 //   paper 1, MH-MoE, 4 heads, 32 experts              4,096  12,288,  192   181    181   160   160
 //
-// So with more heads products come to wait for memory, where faster arithmetic gains nothing and empty rows cost.
+// So with more heads products come to wait for memory, where faster arithmetic gains nothing and empty rows cost. Our
+// kernel makes SwiGLU with the up-projection, for which a batch leaves its result to be read again: then only the
+// up-projection of SMoE is better off as a batch.
 // Reasoned, not measured: a first run on a GPU should compare both (MHMOE_EXPERT_PRODUCTS).
 #pragma once
 

@@ -55,8 +55,9 @@ void Experts::forward(Pass& pass, const Tensor& out, const Tensor& pre, const Te
                                  .weight = up_->value,
                                  .groups = groups,
                                  .transpose_weight = true,
-                                 .bias = up_bias_ != nullptr ? up_bias_->value : Tensor{}});
-  ops::activation_forward(pass.ctx, {.out = activated, .pre = pre, .kind = activation_});
+                                 .bias = up_bias_ != nullptr ? up_bias_->value : Tensor{},
+                                 .activated = activated,
+                                 .activation = activation_});
   ops::grouped_matmul(pass.ctx, {.out = out,
                                  .a = activated,
                                  .weight = down_->value,

@@ -39,6 +39,13 @@ void grouped_matmul(Context& ctx, const GroupedMatmul& args) {
     MHMOE_CHECK(args.transpose_weight, "[{}] bias is given, expected none without transpose_weight", kOp);
     Argument(ctx, kOp, "bias", args.bias).shape({experts, n}).dtype(DType::kF32);
   }
+  if (!args.activated.empty()) {
+    MHMOE_CHECK(args.transpose_weight, "[{}] activated is given, expected none without transpose_weight", kOp);
+    const int64_t hidden = args.activated.cols();
+    Argument(ctx, kOp, "activated", args.activated).matrix(rows, hidden).same_dtype(args.out);
+    MHMOE_CHECK(pre_activation_width(args.activation, hidden) == n, "[{}] activated is {}, out is {}: not its width",
+                kOp, args.activated.describe(), args.out.describe());
+  }
   run(ctx, &KernelTable::grouped_matmul, args);
 }
 

@@ -1,7 +1,7 @@
 // Products of the experts: each expert's rows with that expert's matrix.
 #pragma once
 
-#include "device/context.h"
+#include "ops/activation.h"
 
 namespace mhmoe::ops {
 
@@ -20,11 +20,15 @@ struct RowGroups {
 // For the rows r of expert e: out[r] = a[r] weight[e]^T (+ bias[e]), or a[r] weight[e] when `transpose_weight` is
 // false. weight: [E, n, k]; transpose_weight: a [R, k], out [R, n] (forward); else a [R, n], out [R, k] (input
 // gradient). Equal dtypes of a and weight, f32 or bf16; out f32 or that dtype; bias: f32 [E, n], optional.
+// activated: optional, forward only, dtype of out: overwritten with what activation_forward makes of `out`; in rows of
+// no expert with anything where there is no capacity.
 struct GroupedMatmul {
   Tensor out, a, weight;
   RowGroups groups;
   bool transpose_weight;
   Tensor bias = {};
+  Tensor activated = {};
+  Activation activation = Activation::kSwiglu;
 };
 
 // grad_weight[e] += grad_out[rows of e]^T x[rows of e]. grad_weight: f32 [E, n, k]; grad_out [R, n], x [R, k]: equal

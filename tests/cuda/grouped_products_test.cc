@@ -151,6 +151,28 @@ class GroupedKernels : public test::EmulatedTest {
                      2 * terms * kRoundoff * 4 * terms);
   }
 
+  void check_swiglu(const Layout& layout, int64_t inner, int64_t hidden, bool with_bias) {
+    const auto experts = static_cast<int64_t>(layout.rows.size());
+    const Groups rows = groups(layout);
+    const Twin a = random_rows(DType::kBF16, rows, inner);
+    const Twin weight = random(DType::kBF16, {experts, 2 * hidden, inner});
+    const Twin bias = with_bias ? random(DType::kF32, {experts, 2 * hidden}) : Twin{};
+    const Twin pre = garbage(DType::kBF16, {rows.rows, 2 * hidden});
+    const Twin fused_pre = garbage(DType::kBF16, {rows.rows, 2 * hidden});
+    const Twin activated = garbage(DType::kBF16, {rows.rows, hidden});
+    const Twin fused_activated = garbage(DType::kBF16, {rows.rows, hidden});
+    const ops::GroupedMatmul product = {pre.emulated, a.emulated, weight.emulated, rows.emulated, true, bias.emulated};
+    ops::grouped_matmul(emulated(), product);
+    ops::activation_forward(emulated(), {activated.emulated, pre.emulated, ops::Activation::kSwiglu});
+    ops::GroupedMatmul fused = product;
+    fused.out = fused_pre.emulated, fused.activated = fused_activated.emulated;
+    expect_same_bytes(fused_activated.emulated, [&] { ops::grouped_matmul(emulated(), fused); });
+    const std::string what = fmt::format("[{}] -> [{}], bias {}", inner, hidden, with_bias);
+    test::expect_equal(what + ", pre", downloaded(fused_pre.emulated), test::values(downloaded(pre.emulated)));
+    test::expect_equal(what + ", activated", downloaded(fused_activated.emulated),
+                       test::values(downloaded(activated.emulated)));
+  }
+
   bool batched_ = false;
 };
 
@@ -176,6 +198,18 @@ TEST_F(GroupedKernels, WidthsOnTensorCores) {
     check_product(layout, bf16_product(inner, width, DType::kF32, true, true));
     check_product(layout, bf16_product(inner, width, DType::kF32, false, false));
     check_weight_grad(layout, DType::kBF16, width, inner);
+  }
+}
+
+// The fused kernel gives the bits of the product and the activation by themselves. Units around a block's 64.
+TEST_F(GroupedKernels, SwigluWithTheUpProjection) {
+  const Layout layouts[] = {{{9, 0, 131}, 0}, {{0, 130, 1}, 0, 130}};
+  const std::pair<int64_t, int64_t> shapes[] = {{40, 8}, {8, 64}, {72, 72}};
+  for (const Layout& layout : layouts) {
+    for_each_way(layout, [&] {
+      for (const auto& [inner, hidden] : shapes) check_swiglu(layout, inner, hidden, hidden == 72);
+      check_swiglu(layout, 40, 12, false);
+    });
   }
 }
 

@@ -143,30 +143,34 @@ TEST_F(Sizing, KnowsWhatTheExpertsProductsTake) {
   }
 }
 
-// The table in src/cuda/expert_products.h: [E, n, k] of the up-projections of paper 2, and rows an expert.
+// The table in src/cuda/expert_products.h: [E, n, k] of matrices of paper 2, and rows an expert.
 TEST_F(Sizing, ShowsWhichOfTheExpertsProductsAreStridedBatches) {
   const Backend& backend = *open_backend("emulated", cpu::backend()).backend;
-  const auto is_batch = [&](int64_t experts, int64_t n, int64_t k, int64_t capacity, bool gradient, DType dtype) {
+  enum Kind { kUp, kDown, kGradient };
+  const auto is_batch = [&](int64_t experts, int64_t n, int64_t k, int64_t capacity, Kind kind, DType dtype) {
     const auto ctx = make_sizing_context(backend.kind, &backend.kernels);
     const auto tensor = [&](DType type, std::initializer_list<int64_t> dims) {
       return ctx->step().allocate("argument", type, dims);
     };
     const ops::RowGroups groups = {tensor(DType::kI32, {experts}), tensor(DType::kI32, {experts}), capacity};
     const Tensor x = tensor(dtype, {experts * capacity, k}), out = tensor(dtype, {experts * capacity, n});
-    const Tensor weight = tensor(gradient ? DType::kF32 : dtype, {experts, n, k});
-    if (gradient) {
+    const Tensor weight = tensor(kind == kGradient ? DType::kF32 : dtype, {experts, n, k});
+    if (kind == kGradient) {
       ops::grouped_weight_grad(*ctx, {weight, out, x, groups});
     } else {
-      ops::grouped_matmul(*ctx, {out, x, weight, groups, true});
+      const Tensor activated = kind == kUp ? tensor(dtype, {experts * capacity, n / 2}) : Tensor{};
+      ops::grouped_matmul(*ctx, {out, x, weight, groups, true, {}, activated});
     }
     return ctx->step().peak_by_name().contains("cublas_workspace");
   };
-  EXPECT_TRUE(is_batch(8, 4096, 768, 2048, false, DType::kBF16));
-  EXPECT_TRUE(is_batch(8, 4096, 768, 2048, true, DType::kBF16));
-  EXPECT_TRUE(is_batch(96, 1024, 256, 1536, false, DType::kBF16));
-  EXPECT_FALSE(is_batch(96, 256, 512, 1536, false, DType::kBF16));
-  EXPECT_FALSE(is_batch(96, 1024, 256, 1536, true, DType::kBF16));
-  EXPECT_TRUE(is_batch(96, 1024, 256, 1536, true, DType::kF32));
+  EXPECT_TRUE(is_batch(8, 4096, 768, 2048, kUp, DType::kBF16));
+  EXPECT_TRUE(is_batch(8, 4096, 768, 2048, kGradient, DType::kBF16));
+  EXPECT_FALSE(is_batch(40, 1536, 384, 1640, kUp, DType::kBF16));
+  EXPECT_TRUE(is_batch(40, 384, 768, 1640, kDown, DType::kBF16));
+  EXPECT_FALSE(is_batch(96, 1024, 256, 1536, kUp, DType::kBF16));
+  EXPECT_FALSE(is_batch(96, 256, 512, 1536, kDown, DType::kBF16));
+  EXPECT_FALSE(is_batch(96, 1024, 256, 1536, kGradient, DType::kBF16));
+  EXPECT_TRUE(is_batch(96, 1024, 256, 1536, kGradient, DType::kF32));
 }
 
 TEST_F(Sizing, KnowsThatTheOtherOpsTakeNothing) {

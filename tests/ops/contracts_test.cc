@@ -216,6 +216,15 @@ TEST_F(Contracts, GroupedMatmul) {
   expect_refused<F>(grouped_matmul, "[grouped_matmul] bias is given", wrong);
   wrong.weight = bf16({15, 4});
   expect_refused<F>(grouped_matmul, "[grouped_matmul] weight is bf16[15, 4], expected one matrix an expert", wrong);
+  F activated = forward;
+  activated.weight = bf16({3, 6, 4}), activated.out = bf16({7, 6}), activated.bias = {};
+  activated.activated = bf16({7, 3});
+  expect_checked<F>("grouped_matmul", grouped_matmul, activated, {{"activated", &F::activated, kOptional}});
+  activated.activation = Activation::kRelu;
+  expect_refused<F>(grouped_matmul, "[grouped_matmul] activated is bf16[7, 3], out is bf16[7, 6]: not its width",
+                    activated);
+  activated.transpose_weight = false, activated.a = bf16({7, 6}), activated.out = bf16({7, 4});
+  expect_refused<F>(grouped_matmul, "[grouped_matmul] activated is given", activated);
   F unequal = forward;
   unequal.groups.capacity = 2;
   expect_refused<F>(grouped_matmul,

@@ -113,6 +113,22 @@ TEST_F(GroupedMatmulTest, EachExpertsRowsAreMultipliedByItsMatrix) {
   }
 }
 
+TEST_F(GroupedMatmulTest, TheActivationOfTheResultIsThatOfTheOpForIt) {
+  for (const auto kind : {ops::Activation::kSwiglu, ops::Activation::kRelu, ops::Activation::kGelu}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const ops::RowGroups row_groups = groups({{3, 0, 130, 7}});
+      const int64_t hidden = 16, n = ops::pre_activation_width(kind, hidden), k = 24;
+      const Tensor a = random(dtype, {total_, k}), weight = random(dtype, {4, n, k});
+      const Tensor out = garbage(dtype, {total_, n}), activated = garbage(dtype, {total_, hidden});
+      const Tensor expected = garbage(dtype, {total_, hidden});
+      ops::grouped_matmul(ctx(), {out, a, weight, row_groups, true, {}, activated, kind});
+      ops::activation_forward(ctx(), {expected, out, kind});
+      expect_equal(fmt::format("activation {}, {}", static_cast<int>(kind), to_string(dtype)), activated,
+                   values(expected));
+    }
+  }
+}
+
 TEST_F(GroupedMatmulTest, WeightGradientsAccumulateAndEmptyExpertsKeepTheirs) {
   for (const Layout& layout : kLayouts) {
     check_weight_grad(layout, DType::kF32, 37, 21);
