@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Deletes barriers and waits of the CUDA backend one by one; the emulator's tests must notice each time.
 
-usage: mutate_kernels.py BUILD [--races BUILD] [--changed-since COMMIT] [--only TEXT] [--minutes M] [--jobs N]
-                         [--table FILE]
+usage: mutate_kernels.py BUILD [options]; --help lists them
 
 BUILD is a build folder with tests; --races: one by clang with ThreadSanitizer, asked where no test fails. A mutant is
 caught when a test fails, crashes or hangs. One that is not must stand in kernels/mutants_survivors.txt with the reason
@@ -26,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVORS = ROOT / "kernels/mutants_survivors.txt"
 MODULE = "mhmoe_emulated"
-TIMEOUT_S = 120
+CPU_S, WALL_S = 120, 1800  # a hang is told by CPU time, so that a busy machine catches nothing
 # Suites are found by the source's name, those of headers by who includes them; these sources' have other names.
 SUITES = {"assign_slots": "routing", "partials": "matmul", "cublas": "matmul", "context": "module"}
 
@@ -158,10 +157,11 @@ class Scratch:
         environment = dict(os.environ, OMP_NUM_THREADS="1", **mode.environment)
         if mode.program == "test_ops":
             environment["MHMOE_TEST_DEVICE"] = "emulated"
-        command = [self.folder / mode.program, f"--gtest_filter={suites}", "--gtest_fail_fast"]
+        command = ["bash", "-c", f'ulimit -t {CPU_S} && exec "$@"', "-", self.folder / mode.program,
+                   f"--gtest_filter={suites}", "--gtest_fail_fast"]
         try:
             done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                  timeout=TIMEOUT_S)
+                                  timeout=WALL_S)
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0
@@ -273,14 +273,14 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--races", metavar="BUILD", help="a build folder by clang with ThreadSanitizer")
     parser.add_argument("--changed-since", metavar="COMMIT", help="only mutants of files that changed")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only mutants whose name has this text")
+    parser.add_argument("--only", default="", metavar="TEXT,TEXT", help="only mutants with one of these in the name")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--table", metavar="FILE", help="the outcome as a Markdown table")
     args = parser.parse_args()
 
     everything, reasons = all_mutants(), listed_survivors()
-    chosen = [m for m in everything if args.only in m.key]
+    chosen = [m for m in everything if any(text in m.key for text in args.only.split(","))]
     if args.changed_since:
         changed = changed_files(args.changed_since)
         chosen = [m for m in chosen if m.file in changed]
@@ -289,8 +289,9 @@ def main():
     if args.table:
         Path(args.table).write_text(table(outcomes, reasons))
     tried = [caught for caught in outcomes.values() if caught != "not tried"]
-    print(f"note: {len(everything)} mutants, {len(tried)} of {len(chosen)} chosen tried, {sum(c is not None for c in tried)} caught, "
-          f"{sum(c is None for c in tried)} survived ({len(reasons)} listed)")
+    caught = sum(outcome is not None for outcome in tried)
+    print(f"note: {len(everything)} mutants, {len(tried)} of {len(chosen)} chosen tried, {caught} caught, "
+          f"{len(tried) - caught} survived ({len(reasons)} listed)")
     print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
     return 1 if problems else 0
 
