@@ -15,21 +15,21 @@ namespace {
 
 constexpr const char* kWhat = "a kernel";
 
-cudaError_t check(const cudaLaunchConfig_t& config, const void* function) {
+cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
   const dim3 &grid = config.gridDim, &block = config.blockDim;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   const bool possible = threads > 0 && threads <= kMaxThreads && block.z <= 64 && grid.x > 0 && grid.x <= 0x7fffffff &&
                         grid.y > 0 && grid.y <= 65535 && grid.z > 0 && grid.z <= 65535;
   if (!possible) return cudaErrorInvalidConfiguration;
-  if (config.dynamicSmemBytes > allowed_shared_bytes(function)) return cudaErrorInvalidValue;
+  if (config.dynamicSmemBytes > allowed_shared_bytes(kernel)) return cudaErrorInvalidValue;
   return is_supported() ? cudaSuccess : cudaErrorNoKernelImageForDevice;
 }
 
 }  // namespace
 
-cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& kernel, std::function<void()> body) {
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> body) {
   return call([&] {
-    if (const cudaError_t code = check(config, kernel.function); code != cudaSuccess) return code;
+    if (const cudaError_t code = check(config, kernel); code != cudaSuccess) return code;
     Failures& planned = failures();
     if (++planned.launches == planned.launch) return cudaErrorLaunchOutOfResources;
     if (planned.launches == planned.fault) {
@@ -37,8 +37,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& kernel, s
     }
     cudaLaunchConfig_t kept = config;
     kept.attrs = nullptr, kept.numAttrs = 0;
-    return submit(
-        config.stream, kWhat, [kept, body = std::move(body)] { run_grid(kept, body); }, kernel.words);
+    return submit(config.stream, kWhat, [kept, body = std::move(body)] { run_grid(kept, body); });
   });
 }
 

@@ -8,11 +8,6 @@ __global__ void add_kernel(float* data, int count, float value) {
   if (i < count) data[i] += value;
 }
 
-__global__ void add_at_kernel(float* const* data, int count, float value) {
-  const auto i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i < count) (*data)[i] += value;
-}
-
 __global__ void twice_kernel(float* out, const float* in, int count) {
   const auto i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < count) out[i] = 2 * in[i];
@@ -32,11 +27,6 @@ cudaLaunchConfig_t config_for(int count, cudaStream_t stream) {
 cudaError_t add(float* data, int count, float value, cudaStream_t stream) {
   const auto config = config_for(count, stream);
   return cudaLaunchKernelEx(&config, add_kernel, data, count, value);
-}
-
-cudaError_t add_at(float* const* data, int count, float value, cudaStream_t stream) {
-  const auto config = config_for(count, stream);
-  return cudaLaunchKernelEx(&config, add_at_kernel, data, count, value);
 }
 
 cudaError_t twice(float* out, const float* in, int count, cudaStream_t stream) {

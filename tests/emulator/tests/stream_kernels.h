@@ -5,9 +5,8 @@
 
 namespace planted {
 
-// data[i] += value, (*data)[i] += value, out[i] = 2 * in[i].
+// data[i] += value, out[i] = 2 * in[i].
 cudaError_t add(float* data, int count, float value, cudaStream_t stream);
-cudaError_t add_at(float* const* data, int count, float value, cudaStream_t stream);
 cudaError_t twice(float* out, const float* in, int count, cudaStream_t stream);
 
 }  // namespace planted

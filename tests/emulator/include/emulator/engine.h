@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <vector>
 
 namespace emulator {
 
@@ -20,16 +19,10 @@ struct Index {
 };
 extern Index threadIdx, blockIdx, blockDim, gridDim;
 
-// What a kernel is called with: every word of its parameters, some of which are pointers.
-struct KernelCall {
-  const void* function;
-  std::vector<const void*> words;
-};
-
 // Puts a kernel on the stream: `body` runs once for every thread of the grid. Threads and blocks run in the order that
 // the environment variable EMULATOR_ORDER names: forward (default), reversed, or random:SEED. A fault in the kernel
 // ends the grid with Fault that says where; what a device's driver refuses returns an error code.
-cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& kernel, std::function<void()> body);
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> body);
 
 // From here on: called by device code, on a thread of the grid.
 
