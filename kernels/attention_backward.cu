@@ -9,6 +9,18 @@ namespace {
 
 constexpr int kStreamRows = 32;  // of a tile: two tiles of scores, f32, lie in registers beside the sums
 
+// By ptxas, the larger number of sm_80 and sm_90, 0 bytes spilled; blocks as in attention_forward.cu:
+//
+//               own rows           registers           shared KiB            blocks
+//   head size   queries   keys     queries   keys     queries   keys     queries   keys
+//          32       128    128         181    226          24   24.5           2      2
+//          64       128     64         222    176          48   32.5           2    2-3
+//          96        64     64         166    231          48   48.5           3      2
+//         128        64     64         187    244          64   64.5           2      2
+//
+// With two strips, the kernel that owns keys spills 16 bytes at head size 64; not asked for two blocks, ptxas tries for
+// three of the other and spills 4 bytes at 128.
+
 template <int kHeadSize, int kStripCount>
 struct Backward {
   static constexpr int kStrips = kStripCount;
@@ -69,7 +81,7 @@ __device__ void score_gradients(WarpSums<kStrips, kStreamRows>& scores, WarpSums
 
 // A block owns queries: grad_q = scale sum_j ds_j k_j.
 template <int kHeadSize>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kAttentionThreads, 2)
     flash_grad_query_kernel(BackwardPointers pointers, AttentionSizes sizes, int tiles) {
   using B = GradQuery<kHeadSize>;
   constexpr int kStrips = B::kStrips;
@@ -85,9 +97,11 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const typename B::OwnTile queries{shared}, grads{shared + B::OwnTile::kElements};
   const typename B::Stream stream{shared + 2 * B::OwnTile::kElements, sizes.rows(pointers.qkv, block.head, 3, 1),
                                   sizes.rows(pointers.qkv, block.head, 3, 2), visible.keys};
-  begin_rows(queries, sizes.rows(pointers.qkv, block.head, 3, 0).from(first), sizes.length - first);
-  begin_rows(grads, sizes.rows(pointers.grad_out, block.head, 1, 0).from(first), sizes.length - first);
-  if (key_tiles > 0) stream.begin(0, 0);
+  if (key_tiles > 0) {
+    begin_rows(queries, sizes.rows(pointers.qkv, block.head, 3, 0).from(first), sizes.length - first);
+    begin_rows(grads, sizes.rows(pointers.grad_out, block.head, 1, 0).from(first), sizes.length - first);
+    stream.begin(0, 0);
+  }
   cp_async_commit();
 
   Statistics statistics[kStrips][2];
@@ -116,8 +130,6 @@ __global__ void __launch_bounds__(kAttentionThreads)
         });
     add_weighted(sums, products, stream.first_tile(tile));
   }
-  cp_async_wait<0>();
-  __syncthreads();  // where no key is seen, the queries' copies have not been waited for
   store_rows(sizes.rows(pointers.grad_qkv, block.head, 3, 0), first, sizes.length, queries, row, sums,
              [&](int, int) { return sizes.scale; });
 }
@@ -141,9 +153,11 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const typename B::Stream stream{shared + 2 * B::OwnTile::kElements, sizes.rows(pointers.qkv, block.head, 3, 0),
                                   sizes.rows(pointers.grad_out, block.head, 1, 0), sizes.length};
   Statistics* const statistics = reinterpret_cast<Statistics*>(stream.shared + B::Stream::kElements);
-  begin_rows(keys, sizes.rows(pointers.qkv, block.head, 3, 1).from(first), visible.keys - first);
-  begin_rows(values, sizes.rows(pointers.qkv, block.head, 3, 2).from(first), visible.keys - first);
-  if (query_tiles > 0) stream.begin(0, begin);
+  if (query_tiles > 0) {
+    begin_rows(keys, sizes.rows(pointers.qkv, block.head, 3, 1).from(first), visible.keys - first);
+    begin_rows(values, sizes.rows(pointers.qkv, block.head, 3, 2).from(first), visible.keys - first);
+    stream.begin(0, begin);
+  }
   cp_async_commit();
 
   // Of a tile's queries; fetched by the first threads while the tile before is worked on.
@@ -181,8 +195,6 @@ __global__ void __launch_bounds__(kAttentionThreads)
     add_weighted(value_sums, scores, stream.second_tile(tile));
     add_weighted(key_sums, products, stream.first_tile(tile));
   }
-  cp_async_wait<0>();
-  __syncthreads();  // where no query comes by, the keys' copies have not been waited for
   store_rows(sizes.rows(pointers.grad_qkv, block.head, 3, 1), first, sizes.length, keys, row, key_sums,
              [&](int, int) { return sizes.scale; });
   store_rows(sizes.rows(pointers.grad_qkv, block.head, 3, 2), first, sizes.length, values, row, value_sums,

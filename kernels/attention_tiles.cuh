@@ -97,10 +97,11 @@ __device__ void add_weighted(WarpSums<kStrips, Stream::kCols>& total, const Warp
 }
 
 // The warp's sums, times factor, become rows [first_row + row, ...) of `target`, those below `end`, 16 bytes at a time
-// by way of the warp's own rows of `tile`, which nobody reads any more.
+// by way of the warp's own rows of `tile`, which only this warp has read since the block's last barrier.
 template <int kStrips, class T, class Factor>
 __device__ void store_rows(Rows<__nv_bfloat16> target, int first_row, int end, T tile, int row,
                            const WarpSums<kStrips, T::kCols>& sums, Factor&& factor) {
+  __syncwarp();  // its lanes have read them
 #pragma unroll
   for (int strip = 0; strip < kStrips; ++strip) {
 #pragma unroll
