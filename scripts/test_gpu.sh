@@ -193,6 +193,11 @@ if [ "$failed" = 0 ]; then
     fi
   done
   while read -r config; do step "bench $config" bench "$config"; done < <(bench_configs)
+  config=configs/paper2/mhmoe_h2.json
+  [ "$device" = cuda ] || config=$work/fp32.json
+  for products in own_kernels strided_batches; do
+    MHMOE_EXPERT_PRODUCTS=$products step "bench $config, experts by $products" bench "$config"
+  done
 fi
 write_report
 say "$passed passed, $failed failed, $skipped skipped"
