@@ -163,8 +163,8 @@ std::string grouped_text(const Tensor& weight, const Tensor& rows, const char* o
 OpCost cost(const ops::GroupedMatmul& args) {
   return {.op = "grouped_matmul",
           .shape = grouped_text(args.weight, args.a, args.transpose_weight ? "nt" : "nn", args.out.dtype) +
-                   (args.bias.empty() ? "" : ", bias"),
-          .bytes = bytes_of(args.out, args.a, args.weight, args.bias),
+                   (args.bias.empty() ? "" : ", bias") + (args.activated.empty() ? "" : ", activated"),
+          .bytes = bytes_of(args.out, args.a, args.weight, args.bias, args.activated),
           .flops = product_flops(args.a.rows(), args.weight.dims[1], args.weight.dims[2]),
           .product = args.a.dtype};
 }
