@@ -169,6 +169,14 @@ if [ $fast = no ]; then
   run_ctest build/asan -j "$threads" -L "^(${labels#|})\$" -LE slow
 fi
 if [ $fast = yes ]; then
+  skip "kernels under clang's sanitizers: --fast"
+elif ! command -v clang++ >/dev/null || [ ! -e build/test/libmhmoe_emulated.so ]; then
+  skip "kernels under clang's sanitizers: no clang++, or no CUDA headers"
+else
+  check "kernels on the emulator, guards around shared memory (clang, ASan and UBSan)" scripts/test_emulator.sh address
+  check "kernels on the emulator, races (clang, ThreadSanitizer)" scripts/test_emulator.sh thread
+fi
+if [ $fast = yes ]; then
   skip "deleted barriers and waits: --fast"
 elif [ -z "$base" ] || [ ! -e build/test/libmhmoe_emulated.so ]; then
   skip "deleted barriers and waits: no landed commit to compare with, or no CUDA headers"
