@@ -13,6 +13,11 @@ constexpr int kProductStages = 4;
 constexpr size_t kProductSharedBytes =
     size_t{2} * kProductStages * kProductTile * kProductDepth * sizeof(__nv_bfloat16);
 
+// What is left of `all` from `done` on, within a block's tile.
+__device__ inline int product_extent(int64_t all, int64_t done) {
+  return all - done < kProductTile ? static_cast<int>(all - done) : kProductTile;
+}
+
 // A block's rows of a, or its columns of b. kDepthOuter: `source` is [depth, extent], else [extent, depth]; rows lie
 // `stride` elements apart, 16-byte aligned, and have a multiple of kChunk elements. What lies beyond `extent` counts as
 // zeros.
@@ -22,14 +27,15 @@ struct ProductOperand {
   using Stage = Tile<kDepthOuter ? kProductDepth : kProductTile, kDepthOuter ? kProductTile : kProductDepth>;
 
   const __nv_bfloat16* source;
-  int64_t stride, extent;
+  int64_t stride;
+  int extent;
 
   // Begins to copy the products' terms from number `done` of `depth` on.
   __device__ void begin(Stage stage, int64_t done, int64_t depth) const {
     if constexpr (kDepthOuter) {
-      begin_tile<kProductThreads>(stage, source + done * stride, stride, depth - done, extent);
+      begin_tile<kProductThreads>(stage, source + done * stride, stride, static_cast<int>(depth - done), extent);
     } else {
-      begin_tile<kProductThreads>(stage, source + done, stride, extent, depth - done);
+      begin_tile<kProductThreads>(stage, source + done, stride, extent, static_cast<int>(depth - done));
     }
   }
 };

@@ -36,7 +36,7 @@ template <class Out>
 __device__ void store_sums(const ProductSums& sums, const GroupedProduct<Out, __nv_bfloat16>& product,
                            const RowTile& tile, int64_t first_col, __nv_bfloat16* shared) {
   Out* out = product.out + tile.begin * product.width + first_col;
-  const int64_t cols = product.width - first_col;
+  const int cols = product_extent(product.width, first_col);
   if constexpr (std::is_same_v<Out, float>) {
     sums.for_each_pair([&](int row, int col, float low, float high) {
       if (row >= tile.written || col >= cols) return;
@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(kProductThreads, 2)
   const ProductOperand<false> a = {product.a + tile.begin * inner, inner, tile.rows};
   ProductSums sums;
   using Weight = ProductOperand<!kTransposeWeight>;
-  const Weight b = kTransposeWeight ? Weight{weight + first_col * inner, inner, width - first_col}
-                                    : Weight{weight + first_col, width, width - first_col};
+  const Weight b = kTransposeWeight ? Weight{weight + first_col * inner, inner, product_extent(width, first_col)}
+                                    : Weight{weight + first_col, width, product_extent(width, first_col)};
   block_product(sums, a, b, terms, shared);
   store_sums(sums, product, tile, first_col, shared);
 }

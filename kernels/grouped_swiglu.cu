@@ -32,7 +32,7 @@ struct SwigluWeight {
   int64_t inner, hidden, first_unit;
 
   __device__ void begin(Stage stage, int64_t done, int64_t depth) const {
-    begin_tile<kProductThreads>(stage, kProductTile, depth - done, source, [&](int row) {
+    begin_tile<kProductThreads>(stage, kProductTile, static_cast<int>(depth - done), source, [&](int row) {
       const int in_warp = row % ProductSums::kWarpCols;
       const int64_t unit = first_unit + row / ProductSums::kWarpCols * kWarpUnits + in_warp % kWarpUnits;
       const int64_t last = hidden - 1;

@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(kProductThreads, 2) grouped_weight_grad_kernel
   const auto [expert, row, col] = weight_tile<kProductTile>(grad);
   const int64_t rows = grad.groups.rows[expert], begin = grad.groups.begin[expert];
   if (rows == 0) return;
-  const ProductOperand<true> a = {grad.grad_out + begin * grad.n + row, grad.n, grad.n - row};
-  const ProductOperand<true> b = {grad.x + begin * grad.k + col, grad.k, grad.k - col};
+  const ProductOperand<true> a = {grad.grad_out + begin * grad.n + row, grad.n, product_extent(grad.n, row)};
+  const ProductOperand<true> b = {grad.x + begin * grad.k + col, grad.k, product_extent(grad.k, col)};
   ProductSums sums;
   block_product(sums, a, b, rows, dynamic_shared<__nv_bfloat16>());
   float* target = grad.grad_weight + (expert * grad.n + row) * grad.k + col;

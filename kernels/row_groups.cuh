@@ -31,18 +31,18 @@ int64_t row_tile_count(const ops::RowGroups& groups, int64_t buffer_rows) {
 
 struct RowTile {
   int expert;
-  int64_t begin;    // row of the buffer
-  int64_t rows;     // the expert's: at most the tile's
-  int64_t written;  // rows that a result gets: with a capacity also those that no expert has. 0: nothing to do
+  int64_t begin;  // row of the buffer
+  int rows;       // the expert's: at most the tile's
+  int written;    // rows that a result gets: with a capacity also those that no expert has. 0: nothing to do
 };
 
 template <int kTileRows>
 __device__ RowTile row_tile_of(const DeviceGroups& groups, int expert, int64_t tile_of_expert) {
   const int64_t done = tile_of_expert * kTileRows, left = groups.rows[expert] - done;
-  const int64_t rows = left < 0 ? 0 : left < kTileRows ? left : kTileRows;
+  const int rows = left < 0 ? 0 : left < kTileRows ? static_cast<int>(left) : kTileRows;
   if (groups.capacity == 0) return {expert, groups.begin[expert] + done, rows, rows};
   const int64_t room = groups.capacity - done;
-  return {expert, groups.begin[expert] + done, rows, room < kTileRows ? room : kTileRows};
+  return {expert, groups.begin[expert] + done, rows, room < kTileRows ? static_cast<int>(room) : kTileRows};
 }
 
 // The tile of this number. With a capacity every expert has as many tiles; else they follow each other, and each warp

@@ -56,7 +56,7 @@ static_assert(free_of_bank_conflicts<Tile<32, 16>>() && free_of_bank_conflicts<T
 // where nothing is read: 16-byte aligned. The whole block of kThreads calls; then cp_async_commit, cp_async_wait and a
 // barrier.
 template <int kThreads, class T, class RowPointer>
-__device__ void begin_tile(T tile, int64_t rows, int64_t cols, const void* any, RowPointer&& row_pointer) {
+__device__ void begin_tile(T tile, int rows, int cols, const void* any, RowPointer&& row_pointer) {
   static_assert(T::kRows * T::kChunks % kThreads == 0);
 #pragma unroll
   for (int i = 0; i < T::kRows * T::kChunks / kThreads; ++i) {
@@ -69,7 +69,7 @@ __device__ void begin_tile(T tile, int64_t rows, int64_t cols, const void* any, 
 
 // The same from a matrix whose rows lie `stride` elements apart.
 template <int kThreads, class T>
-__device__ void begin_tile(T tile, const __nv_bfloat16* source, int64_t stride, int64_t rows, int64_t cols) {
+__device__ void begin_tile(T tile, const __nv_bfloat16* source, int64_t stride, int rows, int cols) {
   begin_tile<kThreads>(tile, rows, cols, source, [&](int row) { return source + row * stride; });
 }
 
