@@ -1,11 +1,28 @@
 #include "core/arena.h"
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 namespace mhmoe {
 namespace {
 
 constexpr size_t kSmallestBlock = size_t{1} << 20;
+
+constexpr size_t kNamed = 5;  // of the largest holders of memory, in an error
+
+// "'a' 12.0 MiB, 'b' 3.5 MiB", the largest first.
+std::string largest(const Arena::BytesByName& bytes) {
+  std::vector<std::pair<size_t, std::string_view>> sorted;
+  for (const auto& [name, size] : bytes) sorted.emplace_back(size, name);
+  std::ranges::sort(sorted, std::greater<>());
+  sorted.resize(std::min(sorted.size(), kNamed));
+  std::string text;
+  for (const auto& [size, name] : sorted) {
+    text += fmt::format("{}'{}' {:.1f} MiB", text.empty() ? "" : ", ", name, static_cast<double>(size) / (1 << 20));
+  }
+  return text.empty() ? "nothing" : text;
+}
 
 size_t align_up(size_t bytes) {
   return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
@@ -23,24 +40,49 @@ Arena::~Arena() {
   for (const Block& block : blocks_) source_.release(block.data);
 }
 
-void Arena::add_block(size_t bytes) {
-  blocks_.push_back({static_cast<std::byte*>(source_.allocate(bytes)), bytes, 0});
+void* Arena::get_block(size_t bytes, const std::string& purpose, const BytesByName& holders) {
+  try {
+    return source_.allocate(bytes);
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kMemory) throw;
+    fail(ExitCode::kMemory,
+         "{}; asked for by {} of the {} memory, whose largest are {}; use a smaller train.micro_batch_sequences, "
+         "train.recompute: block, or more devices",
+         error.what(), purpose, name_, largest(holders));
+  }
 }
 
-void Arena::reserve(size_t bytes) {
+void Arena::add_block_for(const char* name, const Tensor& tensor, size_t bytes) {
+  MHMOE_CHECK(frozen_ == 0, "arena '{}': '{}' {} does not fit its blocks, and none may be added now", name_, name,
+              tensor.describe());
+  const size_t size = std::max(bytes, kSmallestBlock);
+  void* data = get_block(size, fmt::format("'{}' {}", name, tensor.describe()), bytes_by_name());
+  blocks_.push_back({static_cast<std::byte*>(data), size, 0});
+}
+
+Arena::BytesByName Arena::bytes_by_name() const {
+  BytesByName bytes;
+  for (const Entry& entry : entries_) bytes[entry.name] += entry.bytes;
+  return bytes;
+}
+
+void Arena::reserve(size_t bytes, const BytesByName& planned) {
   MHMOE_CHECK(entries_.empty(), "arena '{}': reserve() while {} entries are allocated", name_, entries_.size());
   if (reserved_bytes() >= bytes) return;
+  MHMOE_CHECK(frozen_ == 0, "arena '{}': its blocks may not change now", name_);
   for (const Block& block : blocks_) source_.release(block.data);
   blocks_.clear();
   current_ = 0;
-  add_block(align_up(bytes));
+  ++generation_;
+  const size_t size = align_up(bytes);
+  blocks_.push_back({static_cast<std::byte*>(get_block(size, "the plan", planned)), size, 0});
 }
 
 Tensor Arena::allocate(const char* name, DType dtype, std::initializer_list<int64_t> dims) {
   Tensor tensor(nullptr, dtype, dims, source_.kind());
   const size_t bytes = align_up(tensor.bytes());
   while (current_ < blocks_.size() && blocks_[current_].size - blocks_[current_].used < bytes) ++current_;
-  if (current_ == blocks_.size()) add_block(std::max(bytes, kSmallestBlock));
+  if (current_ == blocks_.size()) add_block_for(name, tensor, bytes);
   Block& block = blocks_[current_];
   tensor.data = block.data + block.used;
   entries_.push_back({name, current_, block.used, bytes});
@@ -52,9 +94,7 @@ Tensor Arena::allocate(const char* name, DType dtype, std::initializer_list<int6
 
 void Arena::note_peak() {
   peak_ = used_;
-  if (!record_peak_) return;
-  peak_by_name_.clear();
-  for (const Entry& entry : entries_) peak_by_name_[entry.name] += entry.bytes;
+  if (record_peak_) peak_by_name_ = bytes_by_name();
 }
 
 void Arena::release(Mark mark) {

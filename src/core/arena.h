@@ -15,7 +15,7 @@ namespace mhmoe {
 class MHMOE_API MemorySource {
  public:
   virtual ~MemorySource();
-  virtual void* allocate(size_t bytes) = 0;  // 256-byte aligned; throws Error(kMemory)
+  virtual void* allocate(size_t bytes) = 0;  // 256-byte aligned; throws Error(kMemory) with what there is
   virtual void release(void* data) = 0;
   virtual DeviceKind kind() const = 0;
 };
@@ -34,9 +34,12 @@ class MHMOE_API Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Makes the first block at least this large. Only while nothing is allocated.
-  void reserve(size_t bytes);
-  // Contents are undefined.
+  using BytesByName = std::map<std::string, size_t, std::less<>>;
+
+  // Makes the first block at least this large. Only while nothing is allocated. Throws Error(kMemory) that names the
+  // largest of `planned`, what the memory is for.
+  void reserve(size_t bytes, const BytesByName& planned = {});
+  // Contents are undefined. Throws Error(kMemory) that names the tensor and the largest others.
   Tensor allocate(const char* name, DType dtype, std::initializer_list<int64_t> dims);
   Mark mark() const { return {entries_.size()}; }
   void release(Mark mark);
@@ -44,13 +47,18 @@ class MHMOE_API Arena {
   void merge_blocks();
   // Throws with the names of what is still allocated.
   void check_empty() const;
+  // From here on to need another block, or to merge blocks, is an error (kInternal), until as many thaw() as freeze().
+  void freeze() { ++frozen_; }
+  void thaw() { --frozen_; }
+  // Changes whenever a block goes, and with it the addresses of what the same allocations get.
+  uint64_t generation() const { return generation_; }
 
   size_t used_bytes() const { return used_; }
   size_t peak_bytes() const { return peak_; }
   size_t reserved_bytes() const;
   size_t block_count() const { return blocks_.size(); }
   // Bytes by name at the moment of the peak; recorded only after record_peak(true), as sizing passes do.
-  const std::map<std::string, size_t, std::less<>>& peak_by_name() const { return peak_by_name_; }
+  const BytesByName& peak_by_name() const { return peak_by_name_; }
   void record_peak(bool on) { record_peak_ = on; }
 
  private:
@@ -66,7 +74,9 @@ class MHMOE_API Arena {
     size_t bytes;
   };
 
-  void add_block(size_t bytes);
+  void* get_block(size_t bytes, const std::string& purpose, const BytesByName& holders);
+  void add_block_for(const char* name, const Tensor& tensor, size_t bytes);
+  BytesByName bytes_by_name() const;
   void note_peak();
 
   MemorySource& source_;
@@ -76,8 +86,10 @@ class MHMOE_API Arena {
   size_t current_ = 0;
   size_t used_ = 0;
   size_t peak_ = 0;
+  uint64_t generation_ = 0;
+  int frozen_ = 0;
   bool record_peak_ = false;
-  std::map<std::string, size_t, std::less<>> peak_by_name_;
+  BytesByName peak_by_name_;
 };
 
 // Releases at its end whatever was allocated since its beginning.

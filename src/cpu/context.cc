@@ -19,7 +19,7 @@ class HostMemory final : public MemorySource {
     const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : Arena::kAlignment;
     const size_t rounded = (bytes / alignment + 1) * alignment;
     void* data = std::aligned_alloc(alignment, rounded);
-    if (data == nullptr) fail(ExitCode::kMemory, "cannot allocate {} bytes of host memory; use a smaller batch", bytes);
+    if (data == nullptr) fail(ExitCode::kMemory, "cannot allocate {} bytes of host memory", bytes);
     // Advice only: without huge pages everything works, with more page-table misses.
     if (alignment == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
     return data;

@@ -94,6 +94,12 @@ Table train_keys() {
       choice(
           "train.recompute", recomputes, "block: each block's activations are computed again in the backward pass",
           [](auto& c) -> auto& { return c.train.recompute; }),
+      boolean(
+          "train.cuda_graphs", "record a micro-batch and an update once and replay them; not on the CPU",
+          [](auto& c) -> auto& { return c.train.cuda_graphs; }),
+      boolean(
+          "train.forbid_host_sync", "a wait for the device while a step is queued is an error; for debugging",
+          [](auto& c) -> auto& { return c.train.forbid_host_sync; }),
       integer(
           "train.max_refused_steps", 1, kMaxSteps, "steps refused in a row after which the run stops",
           [](auto& c) -> auto& { return c.train.max_refused_steps; }),

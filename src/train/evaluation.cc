@@ -5,7 +5,7 @@
 #include <numbers>
 
 #include "core/log.h"
-#include "train/trainer.h"
+#include "train/step_memory.h"
 
 namespace mhmoe::train {
 
@@ -19,7 +19,10 @@ double ValidationScore::perplexity_dropless() const {
 double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const HostBatch& batch,
                    std::optional<double> capacity_factor) {
   ArenaScope scope(ctx.step());
-  const DeviceBatch on_device = upload_batch(ctx, batch, 0, batch.sequences);
+  const DeviceBatch on_device = {
+      .tokens = ctx.step().allocate("tokens", DType::kI32, {batch.sequences, batch.length}),
+      .targets = ctx.step().allocate("targets", DType::kI32, {batch.sequences, batch.length})};
+  upload_sequences(ctx, on_device, batch, 0);
   const Tensor losses = ctx.step().allocate("losses", DType::kF32, {batch.sequences * batch.length});
   const int64_t layers = task.moe_layers();
   nn::Pass pass{.ctx = ctx,

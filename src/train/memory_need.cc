@@ -19,8 +19,8 @@ MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops:
 }
 
 void reserve_memory(Context& ctx, const MemoryNeed& need) {
-  ctx.state().reserve(need.state_bytes);
-  ctx.step().reserve(need.step_bytes);
+  ctx.state().reserve(need.state_bytes, need.state_by_name);
+  ctx.step().reserve(need.step_bytes, need.step_by_name);
 }
 
 }  // namespace mhmoe::train

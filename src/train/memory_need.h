@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <map>
-#include <string>
 
 #include "device/context.h"
 #include "train/run_config.h"
@@ -14,7 +12,7 @@ struct MemoryNeed {
   size_t state_bytes = 0;  // parameters, gradients, optimizer
   size_t step_bytes = 0;   // the most that a training or validation step holds at a time
   // The same by the names of allocations, at the moment of the peak.
-  std::map<std::string, size_t, std::less<>> state_by_name, step_by_name;
+  Arena::BytesByName state_by_name, step_by_name;
 };
 
 // A sizing pass over the model's setup, one training step and one validation micro-batch of each kind.

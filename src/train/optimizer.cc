@@ -1,18 +1,15 @@
 #include "train/optimizer.h"
 
-#include <array>
 #include <cmath>
 
-#include "ops/adam.h"
 #include "ops/elementwise.h"
 
 namespace mhmoe::train {
 namespace {
 
-constexpr int kLossScale = ops::kStepScalarCount;
-constexpr int kSumSquares = kLossScale + 1;
-constexpr int kLoss = kSumSquares + 1;
-constexpr int kScalars = kLoss + 1;
+constexpr int64_t kLossScale = ops::kStepScalarCount;
+constexpr int64_t kSumSquares = StepScalars::kInputs;
+constexpr int64_t kLoss = kSumSquares + 1;
 
 bool decays(const nn::Parameter& parameter, WeightDecayOn on) {
   return on == WeightDecayOn::kAll || parameter.kind != nn::ParameterKind::kVector;
@@ -20,12 +17,13 @@ bool decays(const nn::Parameter& parameter, WeightDecayOn on) {
 
 }  // namespace
 
-StepScalars::StepScalars(Context& ctx)
-    : all(ctx.state().allocate("step scalars", DType::kF32, {kScalars})),
-      update(all.slice(0, ops::kStepScalarCount)),
-      loss_scale(all.slice(kLossScale, 1)),
-      sum_squares(all.slice(kSumSquares, 1)),
-      loss(all.slice(kLoss, 1)) {}
+StepScalars::StepScalars(const Tensor& all_words)
+    : words(all_words),
+      inputs(words.slice(0, kInputs)),
+      update(words.slice(0, ops::kStepScalarCount)),
+      loss_scale(words.slice(kLossScale, 1)),
+      sum_squares(words.slice(kSumSquares, 1)),
+      loss(words.slice(kLoss, 1)) {}
 
 Optimizer::Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, double clip_norm)
     : parameters_(parameters), config_(config), clip_norm_(clip_norm) {
@@ -47,7 +45,7 @@ void Optimizer::make_segments() {
   }
 }
 
-void Optimizer::update(Context& ctx, const StepScalars& scalars, const Segment& segment) const {
+void Optimizer::update_segment(Context& ctx, const StepScalars& scalars, const Segment& segment) const {
   const int64_t count = segment.end - segment.begin;
   const Tensor& copy = parameters_.copy();
   ops::adam_update(ctx, {.master = parameters_.master().slice(segment.begin, count),
@@ -63,8 +61,7 @@ void Optimizer::update(Context& ctx, const StepScalars& scalars, const Segment& 
                          .decoupled = config_.kind == OptimizerKind::kAdamW});
 }
 
-Optimizer::Outcome Optimizer::step(Context& ctx, const StepScalars& scalars, double learning_rate,
-                                   const StepLimits& limits) {
+std::array<float, ops::kStepScalarCount> Optimizer::inputs(double learning_rate, const StepLimits& limits) const {
   const auto t = static_cast<double>(updates_ + 1);
   std::array<float, ops::kStepScalarCount> host{};
   host[ops::kLearningRate] = static_cast<float>(learning_rate);
@@ -72,22 +69,24 @@ Optimizer::Outcome Optimizer::step(Context& ctx, const StepScalars& scalars, dou
   host[ops::kBiasCorrection2] = static_cast<float>(1 - std::pow(config_.beta2, t));
   host[ops::kLossLimit] = static_cast<float>(limits.loss);
   host[ops::kNormLimit] = static_cast<float>(limits.gradient_norm);
-  ctx.upload(scalars.update, host.data());
+  return host;
+}
 
+void Optimizer::update(Context& ctx, const StepScalars& scalars) {
   ctx.fill_zero(scalars.sum_squares);
   ops::reduce(ctx, {.out = scalars.sum_squares, .in = parameters_.gradient(), .squares = true});
   ops::clip_scale(ctx, {.scalars = scalars.update,
                         .sum_squares = scalars.sum_squares,
                         .loss = scalars.loss,
                         .clip_norm = static_cast<float>(clip_norm_)});
-  for (const Segment& segment : segments_) update(ctx, scalars, segment);
+  for (const Segment& segment : segments_) update_segment(ctx, scalars, segment);
   ctx.fill_zero(parameters_.gradient());
+}
 
-  std::array<float, kScalars> values{};
-  ctx.download(values.data(), scalars.all);
-  const bool refused = values[ops::kRefuse] != 0;
+Optimizer::Outcome Optimizer::finish(std::span<const float> words) {
+  const bool refused = words[ops::kRefuse] != 0;
   if (!refused) ++updates_;
-  return {.loss = values[kLoss], .gradient_norm = std::sqrt(values[kSumSquares]), .refused = refused};
+  return {.loss = words[kLoss], .gradient_norm = std::sqrt(words[kSumSquares]), .refused = refused};
 }
 
 }  // namespace mhmoe::train

@@ -1,19 +1,28 @@
 // Adam and AdamW over the flat vectors of a ParameterStore, with clipping by the global norm and refusal of bad steps.
 #pragma once
 
+#include <array>
+#include <span>
 #include <vector>
 
 #include "nn/parameters.h"
+#include "ops/adam.h"
 #include "train/run_config.h"
 #include "train/spike_guard.h"
 
 namespace mhmoe::train {
 
-// The numbers of one step that live on the device; they come to the host in one copy. State arena.
+// The numbers of one step that live on the device: no kernel takes any of them as an argument, so that a recorded step
+// stays good.
 struct StepScalars {
-  explicit StepScalars(Context& ctx);
+  static constexpr int64_t kInputs = ops::kStepScalarCount + 1;
+  static constexpr int64_t kCount = kInputs + 2;
 
-  Tensor all;          // f32, the four below
+  // all_words: f32 [kCount], which the tensors below are parts of.
+  explicit StepScalars(const Tensor& all_words);
+
+  Tensor words;        // as given
+  Tensor inputs;       // f32 [kInputs], the next two: what the host uploads at the step's begin
   Tensor update;       // f32 [ops::kStepScalarCount]
   Tensor loss_scale;   // f32 [1], 1 / counted targets of the step
   Tensor sum_squares;  // f32 [1], of the gradient
@@ -32,8 +41,12 @@ class Optimizer {
   // clip_norm 0: no clipping.
   Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, double clip_norm);
 
-  // One update from the gradients in the store, which are zero afterwards; scalars.loss is the step's loss.
-  Outcome step(Context& ctx, const StepScalars& scalars, double learning_rate, const StepLimits& limits = {});
+  // One update is these three in order. First the host's part of scalars.update, to be uploaded:
+  std::array<float, ops::kStepScalarCount> inputs(double learning_rate, const StepLimits& limits) const;
+  // the update from the gradients in the store, which are zero afterwards; scalars.loss is the step's loss;
+  void update(Context& ctx, const StepScalars& scalars);
+  // and what came of it, from a copy of all scalars.
+  Outcome finish(std::span<const float> words);
 
   // Updates made; refused ones do not count.
   int64_t updates() const { return updates_; }
@@ -51,7 +64,7 @@ class Optimizer {
   };
 
   void make_segments();
-  void update(Context& ctx, const StepScalars& scalars, const Segment& segment) const;
+  void update_segment(Context& ctx, const StepScalars& scalars, const Segment& segment) const;
 
   nn::ParameterStore& parameters_;
   OptimizerConfig config_;

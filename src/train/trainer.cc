@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "ops/elementwise.h"
@@ -20,61 +22,65 @@ DType compute_dtype(Precision precision, bool device_prefers_bf16) {
   return DType::kF32;
 }
 
-DeviceBatch upload_batch(Context& ctx, const HostBatch& batch, int64_t first, int64_t count) {
-  DeviceBatch out{.tokens = ctx.step().allocate("tokens", DType::kI32, {count, batch.length}),
-                  .targets = ctx.step().allocate("targets", DType::kI32, {count, batch.length})};
-  ctx.upload(out.tokens, batch.tokens.data() + first * batch.length);
-  ctx.upload(out.targets, batch.targets.data() + first * batch.length);
-  return out;
-}
-
 Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute)
     : ctx_(ctx),
       config_(config),
       task_(config.model, config.train.recompute == Recompute::kBlock),
       spike_guard_(config.train.spike_guard) {
+  if (config.train.cuda_graphs && !ctx.sizing() && !ctx.can_record()) {
+    fail(ExitCode::kConfig,
+         "train.cuda_graphs is true, but {} cannot record work; set it to false, or use --device cuda", ctx.name());
+  }
   nn::ParameterStore& parameters = task_.parameters();
   parameters.allocate(ctx, compute);
   parameters.initialize(ctx, config.seed);
-  scalars_.emplace(ctx);
+  memory_.emplace(ctx, StepMemory::Shape{.micro_batches = micro_batches(),
+                                         .sequences = config.train.micro_batch_sequences,
+                                         .length = config.data.sequence_length,
+                                         .moe_layers = task_.moe_layers(),
+                                         .experts = config.model.moe.experts});
+  ctx.plan_uploads(memory_->upload_bytes());
   optimizer_.emplace(ctx, parameters, config.train.optimizer, config.train.gradient_clip_norm);
 }
 
-Trainer::Statistics Trainer::allocate_statistics() {
-  const int64_t layers = task_.moe_layers();
-  const int64_t experts = config_.model.moe.experts;
-  return {.balance_loss = ctx_.step().allocate("balance losses", DType::kF32, {micro_batches(), layers}),
-          .load = ctx_.step().allocate("expert load", DType::kI32, {micro_batches(), layers, experts})};
+// The first step sets up what libraries need, and observers look at tensors while they are there.
+void Trainer::run(Part& part, const std::function<void()>& work) {
+  if (!config_.train.cuda_graphs || !ran_a_step_ || ctx_.observed() || ctx_.sizing()) return work();
+  const uint64_t generation = ctx_.step().generation();
+  if (part.recorded == nullptr || part.generation != generation) {
+    part.recorded = nullptr;  // first: two recordings would take twice the memory
+    part.recorded = ctx_.record(work);
+    part.generation = generation;
+  }
+  part.recorded->replay();
 }
 
-void Trainer::micro_batch(const HostBatch& batch, int64_t index, const Statistics& statistics) {
-  ArenaScope scope(ctx_.step());
-  const int64_t sequences = config_.train.micro_batch_sequences;
-  const DeviceBatch on_device = upload_batch(ctx_, batch, index * sequences, sequences);
-  const Tensor losses = ctx_.step().allocate("losses", DType::kF32, {sequences * batch.length});
+void Trainer::upload_scalars(const HostBatch& batch, double learning_rate) {
+  std::array<float, StepScalars::kInputs> inputs{};
+  std::ranges::copy(optimizer_->inputs(learning_rate, spike_guard_.limits()), inputs.begin());
+  const int64_t counted = batch.counted();
+  inputs.back() = counted > 0 ? 1 / static_cast<float>(counted) : 0;
+  ctx_.upload(memory_->scalars().inputs, inputs.data());
+}
+
+// Forward and backward of the micro-batch in memory_, whose numbers all lie on the device.
+void Trainer::micro_batch() {
+  const ArenaScope scope(ctx_.step());
+  const DeviceBatch& batch = memory_->batch();
+  const Tensor& scale = memory_->scalars().loss_scale;
+  const Tensor losses = ctx_.step().allocate("losses", DType::kF32, {batch.tokens.count()});
   const auto balance_weight = static_cast<float>(config_.model.moe.balance_loss_weight);
-  nn::Pass pass{
-      .ctx = ctx_,
-      .compute = task_.parameters().compute_dtype(),
-      .batch = sequences,
-      .sequence_length = batch.length,
-      .capacity_factor = config_.model.moe.capacity_factor,
-      .statistics = {.balance_loss = statistics.balance_loss.select(index), .load = statistics.load.select(index)},
-      .gradients = &sink_,
-      .balance_scale = balance_weight / static_cast<float>(micro_batches())};
-  task_.forward_backward(pass, on_device, losses, scalars_->loss_scale);
+  nn::Pass pass{.ctx = ctx_,
+                .compute = task_.parameters().compute_dtype(),
+                .batch = batch.tokens.dims[0],
+                .sequence_length = batch.tokens.dims[1],
+                .capacity_factor = config_.model.moe.capacity_factor,
+                .statistics = memory_->statistics(),
+                .gradients = &sink_,
+                .balance_scale = balance_weight / static_cast<float>(micro_batches())};
+  task_.forward_backward(pass, batch, losses, scale);
   ctx_.observe(losses, "losses");
-  ops::reduce(ctx_, {.out = scalars_->loss, .in = losses, .scale = scalars_->loss_scale});
-}
-
-MoeSummary Trainer::summary_of(const Statistics& statistics) {
-  std::vector<float> balance_loss(static_cast<size_t>(statistics.balance_loss.count()));
-  std::vector<int32_t> load(static_cast<size_t>(statistics.load.count()));
-  ctx_.download(balance_loss.data(), statistics.balance_loss);
-  ctx_.download(load.data(), statistics.load);
-  const nn::MoeConfig& moe = config_.model.moe;
-  const int64_t rows = config_.train.micro_batch_sequences * config_.data.sequence_length * moe.heads;
-  return summarize(moe, moe.capacity_factor, rows, balance_loss, load);
+  ops::reduce(ctx_, {.out = memory_->scalars().loss, .in = losses, .scale = scale});
 }
 
 void Trainer::observe_parameters(const char* kind, Tensor nn::Parameter::*tensor) {
@@ -84,12 +90,13 @@ void Trainer::observe_parameters(const char* kind, Tensor nn::Parameter::*tensor
   });
 }
 
-void Trainer::accumulate(const HostBatch& batch, const Statistics& statistics) {
-  const int64_t counted = batch.counted();
-  const float scale = counted > 0 ? 1 / static_cast<float>(counted) : 0;
-  ctx_.upload(scalars_->loss_scale, &scale);
-  ctx_.fill_zero(scalars_->loss);
-  for (int64_t i = 0; i < micro_batches(); ++i) micro_batch(batch, i, statistics);
+void Trainer::accumulate(const HostBatch& batch) {
+  ctx_.fill_zero(memory_->scalars().loss);
+  for (int64_t i = 0; i < micro_batches(); ++i) {
+    memory_->upload(ctx_, batch, i);
+    run(micro_batch_, [this] { micro_batch(); });
+    memory_->keep_statistics(ctx_, i);
+  }
   observe_parameters("grad", &nn::Parameter::gradient);
 }
 
@@ -102,19 +109,30 @@ StepResult Trainer::step(const HostBatch& batch) {
   result.counted = batch.counted();
   result.learning_rate = learning_rate_at(config_.train.learning_rate, config_.train.steps, result.step);
   {
-    ArenaScope scope(ctx_.step());
-    const Statistics statistics = allocate_statistics();
-    accumulate(batch, statistics);
-    const Optimizer::Outcome outcome = optimizer_->step(ctx_, *scalars_, result.learning_rate, spike_guard_.limits());
-    observe_parameters("updated", &nn::Parameter::master);
-    result.loss = outcome.loss;
-    result.gradient_norm = outcome.gradient_norm;
-    result.moe = summary_of(statistics);
-    judge(result, outcome.refused);
+    // Observers read tensors, for which they wait.
+    const NoHostSync queued_only(ctx_, config_.train.forbid_host_sync && !ctx_.observed());
+    upload_scalars(batch, result.learning_rate);
+    accumulate(batch);
+    run(update_, [this] { optimizer_->update(ctx_, memory_->scalars()); });
   }
+  observe_parameters("updated", &nn::Parameter::master);
+  read_result(result);
+  ran_a_step_ = true;
   ctx_.step().check_empty();
   ctx_.step().merge_blocks();
   return result;
+}
+
+// The one place where a step waits for the device.
+void Trainer::read_result(StepResult& result) {
+  memory_->download(ctx_);
+  const Optimizer::Outcome outcome = optimizer_->finish(memory_->host_scalars());
+  result.loss = outcome.loss;
+  result.gradient_norm = outcome.gradient_norm;
+  const nn::MoeConfig& moe = config_.model.moe;
+  const int64_t rows = config_.train.micro_batch_sequences * config_.data.sequence_length * moe.heads;
+  result.moe = summarize(moe, moe.capacity_factor, rows, memory_->host_balance_loss(), memory_->host_load());
+  judge(result, outcome.refused);
 }
 
 void Trainer::judge(StepResult& result, bool refused) {
@@ -132,10 +150,8 @@ std::string Trainer::first_not_finite(const HostBatch& batch) {
   NonFiniteProbe probe(ctx_);
   ctx_.set_observer(&probe);
   observe_parameters("weight", &nn::Parameter::master);
-  {
-    ArenaScope scope(ctx_.step());
-    accumulate(batch, allocate_statistics());
-  }
+  upload_scalars(batch, 0);
+  accumulate(batch);
   ctx_.set_observer(nullptr);
   ctx_.fill_zero(task_.parameters().gradient());
   return probe.first();

@@ -2,22 +2,21 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
-#include <vector>
 
 #include "train/batch.h"
 #include "train/moe_summary.h"
 #include "train/optimizer.h"
 #include "train/spike_guard.h"
+#include "train/step_memory.h"
 #include "train/task.h"
 
 namespace mhmoe::train {
 
 // The dtype of matrix products that a run uses: what the config says, or for "auto" what the device is best at.
 DType compute_dtype(Precision precision, bool device_prefers_bf16);
-
-// Copies sequences [first, first + count) to the device, into the step arena.
-DeviceBatch upload_batch(Context& ctx, const HostBatch& batch, int64_t first, int64_t count);
 
 enum class Refusal : uint8_t { kNone, kNotFinite, kSpike };
 
@@ -64,26 +63,30 @@ class Trainer {
   Task& task() { return task_; }
 
  private:
-  struct Statistics {
-    Tensor balance_loss;  // f32 [micro-batches, MoE layers]
-    Tensor load;          // i32 [micro-batches, MoE layers, experts]
+  // A part of the step that does the same every time: run as it is, or recorded and replayed.
+  struct Part {
+    std::unique_ptr<RecordedWork> recorded;
+    uint64_t generation = 0;  // of the step arena when it was recorded
   };
 
   int64_t micro_batches() const { return batch_sequences() / config_.train.micro_batch_sequences; }
-  Statistics allocate_statistics();
-  void micro_batch(const HostBatch& batch, int64_t index, const Statistics& statistics);
-  MoeSummary summary_of(const Statistics& statistics);
-  void accumulate(const HostBatch& batch, const Statistics& statistics);
+  void run(Part& part, const std::function<void()>& work);
+  void upload_scalars(const HostBatch& batch, double learning_rate);
+  void micro_batch();
+  void accumulate(const HostBatch& batch);
   void observe_parameters(const char* kind, Tensor nn::Parameter::*tensor);
+  void read_result(StepResult& result);
   void judge(StepResult& result, bool refused);
 
   Context& ctx_;
   const RunConfig& config_;
   CausalLm task_;
-  std::optional<StepScalars> scalars_;
+  std::optional<StepMemory> memory_;
   std::optional<Optimizer> optimizer_;
   nn::DirectGradientSink sink_;
   SpikeGuard spike_guard_;
+  Part micro_batch_, update_;
+  bool ran_a_step_ = false;
   int64_t steps_done_ = 0;
   int64_t refused_in_a_row_ = 0;
 };

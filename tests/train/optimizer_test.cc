@@ -57,6 +57,16 @@ class OptimizerTest : public testing::TestWithParam<Case> {
     return out;
   }
 
+  StepScalars allocate_scalars() {
+    return StepScalars(ctx_->state().allocate("scalars", DType::kF32, {StepScalars::kCount}));
+  }
+
+  Optimizer::Outcome step(Optimizer& optimizer, const StepScalars& scalars, double rate) {
+    ctx_->upload(scalars.update, optimizer.inputs(rate, {}).data());
+    optimizer.update(*ctx_, scalars);
+    return optimizer.finish(to_host(*ctx_, scalars.words));
+  }
+
   std::unique_ptr<Context> ctx_;
   nn::ParameterStore store_;
 };
@@ -89,7 +99,7 @@ struct Oracle {
 };
 
 TEST_P(OptimizerTest, FollowsTheOracleForFiveSteps) {
-  const StepScalars scalars(*ctx_);
+  const StepScalars scalars = allocate_scalars();
   Optimizer optimizer(*ctx_, store_, config(), GetParam().clip_norm);
   Oracle oracle(host(&nn::Parameter::master));
   ctx_->fill_zero(scalars.loss);
@@ -97,7 +107,7 @@ TEST_P(OptimizerTest, FollowsTheOracleForFiveSteps) {
     upload_gradients(t, static_cast<float>(t) / 3);
     const double rate = 0.1 / t;
     const double norm = oracle.update(host(&nn::Parameter::gradient), config(), GetParam().clip_norm, rate, t);
-    const Optimizer::Outcome outcome = optimizer.step(*ctx_, scalars, rate);
+    const Optimizer::Outcome outcome = step(optimizer, scalars, rate);
     EXPECT_FALSE(outcome.refused);
     EXPECT_NEAR(outcome.gradient_norm, norm, 1e-5 * norm);
     const std::vector<double> weights = host(&nn::Parameter::master);
@@ -108,46 +118,46 @@ TEST_P(OptimizerTest, FollowsTheOracleForFiveSteps) {
 }
 
 TEST_P(OptimizerTest, RefusedStepChangesNothingAndIsNoUpdate) {
-  const StepScalars scalars(*ctx_);
+  const StepScalars scalars = allocate_scalars();
   Optimizer optimizer(*ctx_, store_, config(), GetParam().clip_norm);
   ctx_->fill_zero(scalars.loss);
   upload_gradients(1, 1);
-  optimizer.step(*ctx_, scalars, 0.1);
+  step(optimizer, scalars, 0.1);
 
   const std::vector<double> before = host(&nn::Parameter::master);
   upload_gradients(2, 1);
   const float bad = std::numeric_limits<float>::quiet_NaN();
   ctx_->upload(Tensor(store_.gradient().as<float>() + 3, DType::kF32, {1}), &bad);
-  EXPECT_TRUE(optimizer.step(*ctx_, scalars, 0.1).refused);
+  EXPECT_TRUE(step(optimizer, scalars, 0.1).refused);
   EXPECT_EQ(host(&nn::Parameter::master), before);
   EXPECT_EQ(optimizer.updates(), 1);
 
   const float infinite = std::numeric_limits<float>::infinity();
   upload_gradients(3, 1);
   ctx_->upload(scalars.loss, &infinite);
-  EXPECT_TRUE(optimizer.step(*ctx_, scalars, 0.1).refused);
+  EXPECT_TRUE(step(optimizer, scalars, 0.1).refused);
   EXPECT_EQ(host(&nn::Parameter::master), before);
 
   // The moments were left alone too: the next good step is the one that would have come without the bad ones.
   ctx_->fill_zero(scalars.loss);
   upload_gradients(4, 1);
-  optimizer.step(*ctx_, scalars, 0.1);
+  step(optimizer, scalars, 0.1);
   const std::vector<double> resumed = host(&nn::Parameter::master);
   store_.initialize(*ctx_, 3);
   Optimizer fresh(*ctx_, store_, config(), GetParam().clip_norm);
   upload_gradients(1, 1);
-  fresh.step(*ctx_, scalars, 0.1);
+  step(fresh, scalars, 0.1);
   upload_gradients(4, 1);
-  fresh.step(*ctx_, scalars, 0.1);
+  step(fresh, scalars, 0.1);
   EXPECT_EQ(host(&nn::Parameter::master), resumed);
 }
 
 TEST_P(OptimizerTest, ComputeCopiesFollowTheMasters) {
-  const StepScalars scalars(*ctx_);
+  const StepScalars scalars = allocate_scalars();
   Optimizer optimizer(*ctx_, store_, config(), GetParam().clip_norm);
   ctx_->fill_zero(scalars.loss);
   upload_gradients(1, 1);
-  optimizer.step(*ctx_, scalars, 0.1);
+  step(optimizer, scalars, 0.1);
   const nn::Parameter& matrix = store_.all()[0];
   const std::vector<float> masters = to_host(*ctx_, matrix.master);
   if (GetParam().compute == DType::kF32) {
