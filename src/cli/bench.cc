@@ -4,6 +4,7 @@
 #include "cli/common_options.h"
 #include "cli/output.h"
 #include "core/log.h"
+#include "core/rank.h"
 #include "plan/bench_report.h"
 #include "train/peak.h"
 #include "train/trainer.h"
@@ -50,9 +51,9 @@ void run_ops(const BenchCommand& command) {
   if (command.floors) return show_floors(command);
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
   const Backend& backend = open_to_measure(command);
-  const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16());
+  const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   const auto work = plan::work_of_step(config, backend.kind, compute);
-  const std::string name = backend.create_context(0)->name();
+  const std::string name = backend.create_context(local_rank())->name();
   const plan::OpsReport report = {.config = config,
                                   .compute = compute,
                                   .work = work,
@@ -66,7 +67,7 @@ void run_ops(const BenchCommand& command) {
 void run_train(const BenchCommand& command) {
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
   const Backend& backend = open_to_measure(command);
-  const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16());
+  const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   const double peak = train::measure_matmul_peak(backend, compute);
   const plan::StepTimes times = plan::time_steps(backend, config, compute, command.options);
   const plan::TrainReport report = {

@@ -6,6 +6,7 @@
 #include "cli/output.h"
 #include "cli/score_table.h"
 #include "core/json.h"
+#include "core/rank.h"
 #include "train/config.h"
 #include "train/console.h"
 #include "train/trained_model.h"
@@ -59,7 +60,7 @@ void run_evaluate(const EvaluateOptions& options) {
   const Backend& backend = open_device(options.device);
   std::vector<ModelScores> scores;
   for (size_t i = 0; i < models.size(); ++i) {
-    const std::unique_ptr<Context> ctx = backend.create_context(0);
+    const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
     const std::unique_ptr<train::CausalLm> task = models[i].load(*ctx, backend);
     train::ProgressBar bar;
     auto sets = evaluations[i].run(*ctx, *task, show_progress(bar));

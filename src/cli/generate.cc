@@ -7,6 +7,7 @@
 #include "cli/output.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/rank.h"
 #include "train/generation.h"
 #include "train/trained_model.h"
 #include "train/utf8_stream.h"
@@ -128,7 +129,7 @@ void run_generate(const GenerateOptions& options) {
   warn_if_long(positions, config);
 
   const Backend& backend = open_device(options.device);
-  const std::unique_ptr<Context> ctx = backend.create_context(0);
+  const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   const std::unique_ptr<train::CausalLm> task = model.load(*ctx, backend);
   train::Decoder decoder = make_decoder(*ctx, *task, config.model, positions);
   const train::Generation generation = {

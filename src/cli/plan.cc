@@ -34,7 +34,7 @@ void show_plan(const PlanOptions& options, const train::RunConfig& config) {
   open_backend("cpu", cpu::backend());  // throws if this CPU runs none of ours
   const DeviceKind device = options.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
   const DType compute =
-      train::compute_dtype(config.train.precision, device == DeviceKind::kCuda || cpu::backend().prefers_bf16());
+      train::compute_dtype(config.train.precision, device == DeviceKind::kCuda || cpu::backend().prefers_bf16(0));
   const Backend* backend = find_backend(options.device, cpu::backend());
   const ops::KernelTable* kernels = backend == nullptr ? nullptr : &backend->kernels;
   print(plan::describe_model(config));

@@ -6,6 +6,7 @@
 #include "cli/common_options.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/rank.h"
 #include "train/config.h"
 #include "train/trainer.h"
 
@@ -29,9 +30,10 @@ void run_trace(const TraceCommand& command) {
   create_parent_folder(command.output);  // before the work, so that it is not lost
   const SafetensorsFile weights(command.weights), tokens(command.tokens);
   const Backend& backend = open_device(command.device);
-  const std::unique_ptr<Context> ctx = backend.create_context(0);
-  const train::TraceOptions options = {.compute = train::compute_dtype(config.train.precision, backend.prefers_bf16()),
-                                       .recompute_blocks = config.train.recompute == train::Recompute::kBlock};
+  const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
+  const train::TraceOptions options = {
+      .compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank())),
+      .recompute_blocks = config.train.recompute == train::Recompute::kBlock};
   const auto tensors = train::trace(*ctx, config.model, weights, tokens, options);
   train::write_trace(command.output, tensors);
   log::info("{}: {} tensors", command.output, tensors.size());

@@ -49,7 +49,7 @@ const Backend& backend() {
       .create_communicator = [] { return make_self_communicator(); },
       .unusable_reason = unusable_reason,
       .incomplete_reason = []() -> const char* { return nullptr; },
-      .prefers_bf16 = [] { return native_bf16(); },
+      .prefers_bf16 = [](int /*ordinal*/) { return native_bf16(); },
   };
   return kBackend;
 }

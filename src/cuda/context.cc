@@ -1,13 +1,16 @@
 #include "cuda/context.h"
 
+#include <array>
 #include <cstdlib>
 #include <optional>
 
-#include "core/log.h"
+#include "core/rank.h"
 #include "cuda/cublas.h"
-#include "cuda/cuda_check.h"
+#include "cuda/graph.h"
+#include "cuda/handles.h"
 #include "cuda/identity.h"
 #include "cuda/kernel_table.h"
+#include "cuda/staging.h"
 
 namespace mhmoe::cuda {
 namespace {
@@ -28,10 +31,9 @@ class DeviceMemory final : public MemorySource {
     return data;
   }
 
-  // Runs in destructors, so a failure is said and not thrown.
   void release(void* data) override {
     const cudaError_t code = cudaFree(data);
-    if (code != cudaSuccess) log::error("CUDA: cudaFree: {}", cudaGetErrorString(code));
+    if (code != cudaSuccess) report_failed_release("cudaFree", cudaGetErrorString(code));
   }
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
@@ -39,52 +41,81 @@ class DeviceMemory final : public MemorySource {
  private:
   [[noreturn]] static void fail_out_of_memory(size_t bytes) {
     cudaGetLastError();
+    int device = 0;
     size_t available = 0, total = 0;
+    MHMOE_CUDA_CHECK(cudaGetDevice(&device));
     MHMOE_CUDA_CHECK(cudaMemGetInfo(&available, &total));
-    fail(ExitCode::kMemory,
-         "CUDA: out of memory: {} bytes asked for, {} of {} bytes free; use smaller micro-batches, recompute, or more "
-         "devices",
-         bytes, available, total);
+    fail(ExitCode::kMemory, "CUDA: out of memory on rank {}, device {}: {} bytes asked for, {} of {} bytes free",
+         process_rank(), device, bytes, available, total);
   }
 };
 
 class CudaContext final : public Context {
  public:
   explicit CudaContext(int ordinal)
-      : Context(std::make_unique<DeviceMemory>(), &kernel_table(), context_name(ordinal)) {
-    MHMOE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-    cublas_.emplace(stream_);
+      : Context(std::make_unique<DeviceMemory>(), &kernel_table(), context_name(ordinal)),
+        compute_(make_stream()),
+        communication_(make_stream()),
+        staging_(compute_.get()),
+        cublas_(compute_.get()) {
+    for (EventHandle& event : marks_) event = make_event();
   }
 
-  ~CudaContext() override {
-    cublas_.reset();
-    const cudaError_t code = cudaStreamDestroy(stream_);
-    if (code != cudaSuccess) log::error("CUDA: cudaStreamDestroy: {}", cudaGetErrorString(code));
+  void* compute_stream() const override { return compute_.get(); }
+  void* communication_stream() const override { return communication_.get(); }
+  CublasHandle& cublas() { return cublas_; }
+
+  void plan_uploads(size_t bytes) override { staging_.plan(bytes); }
+
+  StreamMark mark(Stream stream) override {
+    const uint64_t number = next_mark_++;
+    MHMOE_CUDA_CHECK(cudaEventRecord(marks_[number % kMarks].get(), native(stream)));
+    return {stream, number};
   }
 
-  void synchronize() override { MHMOE_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
-  void* compute_stream() const override { return stream_; }
-  CublasHandle& cublas() { return *cublas_; }
+  void wait(Stream waiting, StreamMark mark) override {
+    MHMOE_CHECK(next_mark_ - mark.number <= kMarks, "a wait for mark {}, of which the last {} are kept, up to {}",
+                mark.number, kMarks, next_mark_ - 1);
+    if (waiting == mark.stream) return;
+    MHMOE_CUDA_CHECK(cudaStreamWaitEvent(native(waiting), marks_[mark.number % kMarks].get(), 0));
+  }
+
+  bool can_record() const override { return true; }
 
  protected:
   void do_upload(const Tensor& dst, const void* src) override {
-    MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst.data, src, dst.bytes(), cudaMemcpyHostToDevice, stream_));
-    synchronize();
+    staging_.upload(dst.data, src, dst.bytes(), [this] { check_host_sync("Context::upload"); });
   }
   void do_download(void* dst, const Tensor& src) override {
-    MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst, src.data, src.bytes(), cudaMemcpyDeviceToHost, stream_));
-    synchronize();
+    MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst, src.data, src.bytes(), cudaMemcpyDeviceToHost, compute_.get()));
+    MHMOE_CUDA_CHECK(cudaStreamSynchronize(compute_.get()));
   }
   void do_fill_zero(const Tensor& dst) override {
-    MHMOE_CUDA_CHECK(cudaMemsetAsync(dst.data, 0, dst.bytes(), stream_));
+    MHMOE_CUDA_CHECK(cudaMemsetAsync(dst.data, 0, dst.bytes(), compute_.get()));
   }
   void do_copy(const Tensor& dst, const Tensor& src) override {
-    MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst.data, src.data, dst.bytes(), cudaMemcpyDeviceToDevice, stream_));
+    MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst.data, src.data, dst.bytes(), cudaMemcpyDeviceToDevice, compute_.get()));
+  }
+  void do_synchronize() override {
+    MHMOE_CUDA_CHECK(cudaStreamSynchronize(compute_.get()));
+    MHMOE_CUDA_CHECK(cudaStreamSynchronize(communication_.get()));
+  }
+  std::unique_ptr<RecordedWork> do_record(const std::function<void()>& work) override {
+    return capture(compute_.get(), work);
   }
 
  private:
-  cudaStream_t stream_ = nullptr;
-  std::optional<CublasHandle> cublas_;
+  static constexpr uint64_t kMarks = 32;
+
+  cudaStream_t native(Stream stream) const {
+    return stream == Stream::kCompute ? compute_.get() : communication_.get();
+  }
+
+  StreamHandle compute_, communication_;
+  std::array<EventHandle, kMarks> marks_;
+  uint64_t next_mark_ = 0;
+  StagingRing staging_;
+  CublasHandle cublas_;
 };
 
 }  // namespace
@@ -96,25 +127,6 @@ std::unique_ptr<Context> create_context(int ordinal) {
 
 CublasHandle& cublas_of(Context& ctx) {
   return static_cast<CudaContext&>(ctx).cublas();
-}
-
-// The count is not touched when the call fails, so only the code tells.
-const char* unusable_reason() {
-  int devices = 0;
-  const cudaError_t code = cudaGetDeviceCount(&devices);
-  if (code == cudaSuccess) return devices > 0 ? nullptr : "the driver knows no device";
-  cudaGetLastError();
-  int driver = 0;
-  if (code == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) {
-    return "driver missing (no libcuda.so.1)";
-  }
-  return cudaGetErrorString(code);
-}
-
-bool prefers_bf16() {
-  int major = 0;
-  MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
-  return major >= 8;
 }
 
 }  // namespace mhmoe::cuda

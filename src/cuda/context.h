@@ -1,4 +1,7 @@
-// A CUDA device as a Context: memory by cudaMalloc and one compute stream.
+// A CUDA device as a Context: memory by cudaMalloc, a compute and a communication stream.
+//
+// Arena memory is given out again while kernels that use it may not have run yet. That is safe because all of them run
+// on one stream, in order; what the communication stream touches lives in a CommunicationScope.
 #pragma once
 
 #include "device/context.h"
@@ -11,9 +14,5 @@ class CublasHandle;
 std::unique_ptr<Context> create_context(int ordinal);
 // The handle of the compute stream of a context that create_context made.
 CublasHandle& cublas_of(Context& ctx);
-// Null when a device answers, else why none does.
-const char* unusable_reason();
-// bf16 matrix products run at full speed from compute capability 8.0.
-bool prefers_bf16();
 
 }  // namespace mhmoe::cuda

@@ -1,6 +1,5 @@
 #include "cuda/cublas.h"
 
-#include "core/log.h"
 #include "cuda/context.h"
 
 namespace mhmoe::cuda {
@@ -38,7 +37,7 @@ void fail_cublas(cublasStatus_t status, const char* call, const char* file, int 
 CublasHandle::~CublasHandle() {
   if (handle_ == nullptr) return;
   const cublasStatus_t status = cublasDestroy(handle_);
-  if (status != CUBLAS_STATUS_SUCCESS) log::error("CUDA: cublasDestroy: {}", cublasGetStatusString(status));
+  if (status != CUBLAS_STATUS_SUCCESS) report_failed_release("cublasDestroy", cublasGetStatusString(status));
 }
 
 // The default mode never rounds f32 operands to TF32. Not the pedantic one, which would keep bf16 products off the

@@ -1,9 +1,48 @@
 #include "cuda/cuda_check.h"
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 
+#include "core/log.h"
+#include "core/rank.h"
+#include "device/last_op.h"
+
 namespace mhmoe::cuda {
+namespace {
+
+bool device_is_lost = false;
+
+// After these every call of the process fails with the same code.
+bool is_sticky(cudaError_t code) {
+  switch (code) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidPc:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorHardwareStackError:
+    case cudaErrorAssert:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorECCUncorrectable:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// What a kernel's fault means, the first time; empty for other failures.
+std::string lost_device_text() {
+  if (device_is_lost || !is_sticky(cudaFree(nullptr))) return "";
+  device_is_lost = true;
+  return fmt::format(
+      "; a kernel failed and this process can no longer use the device; the op started last was {}, an earlier one may "
+      "be the cause: run again with CUDA_LAUNCH_BLOCKING=1, from the last checkpoint",
+      last_op().empty() ? "none" : last_op());
+}
+
+}  // namespace
 
 void fail_call(ExitCode code, const char* call, const char* file, int line, std::string_view reason) {
   int device = -1;
@@ -11,13 +50,17 @@ void fail_call(ExitCode code, const char* call, const char* file, int line, std:
   cudaGetLastError();  // a refused call must not be reported again by the next one
   std::string_view name(file);
   name.remove_prefix(std::min(name.size(), name.find_last_of('/') + 1));
-  fail(code, "CUDA: {} at {}:{} on device {}: {}", call, name, line, known ? std::to_string(device) : "unknown",
-       reason);
+  fail(code, "CUDA: {} at {}:{} on rank {}, device {}: {}{}", call, name, line, process_rank(),
+       known ? std::to_string(device) : "unknown", reason, lost_device_text());
 }
 
 void fail_call(cudaError_t code, const char* call, const char* file, int line) {
   fail_call(code == cudaErrorMemoryAllocation ? ExitCode::kMemory : ExitCode::kDevice, call, file, line,
             fmt::format("{} ({})", cudaGetErrorString(code), cudaGetErrorName(code)));
+}
+
+void report_failed_release(const char* call, const char* reason) {
+  if (!device_is_lost) log::error("CUDA: {}: {}", call, reason);
 }
 
 }  // namespace mhmoe::cuda

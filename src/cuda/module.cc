@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda/context.h"
+#include "cuda/device.h"
 #include "cuda/identity.h"
 #include "cuda/kernel_table.h"
 #include "device/backend.h"

@@ -14,6 +14,7 @@ struct Backend {
   const char* name;  // "cpu", "cuda", "emulated"
   DeviceKind kind;
   const ops::KernelTable& kernels;
+  // ordinal: of the machine's devices; a process of a job uses the one of its local_rank().
   std::unique_ptr<Context> (*create_context)(int ordinal);
   std::unique_ptr<Communicator> (*create_communicator)();
   // Null when a device answers, else why none does: "driver missing", ...
@@ -21,7 +22,7 @@ struct Backend {
   // Null when every op has a kernel, else which have none. Such a backend can be opened for tests of its ops; `auto`
   // and the commands that run models refuse it.
   const char* (*incomplete_reason)();
-  bool (*prefers_bf16)();
+  bool (*prefers_bf16)(int ordinal);
 };
 
 // The symbol every module exports: extern "C" const mhmoe::Backend* mhmoe_backend_entry().

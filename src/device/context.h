@@ -33,6 +33,7 @@ class MHMOE_API WorkObserver {
   virtual void begin_fill(const Tensor& dst) = 0;
   virtual void begin_copy(const Tensor& dst, const Tensor& src) = 0;
   virtual void end() = 0;  // of what was begun last: it is queued, if this is no sizing pass
+};
 
 // A device's two queues of work. Each does its work in order, and neither knows of the other's but through a wait.
 // Everything that a Context or an op does is put on the compute stream.
@@ -100,6 +101,8 @@ class MHMOE_API Context {
   std::unique_ptr<RecordedWork> record(const std::function<void()>& work);
 
   void set_work_observer(WorkObserver* observer) { work_observer_ = observer; }
+  // Work is looked at piece by piece: none of it may come from a recording.
+  bool watched() const { return work_observer_ != nullptr; }
   // Hands a piece of work to the device under the observer's eyes, if there is one. What a kernel fills or copies is
   // part of its op.
   template <class Begin, class Work>

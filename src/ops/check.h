@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "device/context.h"
+#include "device/last_op.h"
 #include "ops/kernel_table.h"
 #include "ops/op_call.h"
 
@@ -40,6 +41,7 @@ void run(Context& ctx, Required<Args> KernelTable::*kernel, const Args& args) {
               if (ctx.sizing()) {
                 required.count_scratch(ctx, args);
               } else {
+                set_last_op(type_name<Args>());
                 required(ctx, args);
               }
             });

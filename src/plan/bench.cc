@@ -5,6 +5,7 @@
 #include <map>
 
 #include "core/philox.h"
+#include "core/rank.h"
 #include "train/memory_need.h"
 #include "train/trainer.h"
 
@@ -71,7 +72,7 @@ class OpTimer final : public WorkObserver {
 };
 
 std::unique_ptr<Context> context_for(const Backend& backend, const train::RunConfig& config, DType compute) {
-  std::unique_ptr<Context> ctx = backend.create_context(0);
+  std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   train::reserve_memory(*ctx, train::measure_memory(config, backend.kind, &backend.kernels, compute));
   return ctx;
 }
@@ -97,7 +98,7 @@ std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& con
 
 double idle_seconds(const Backend& backend) {
   constexpr int kWaits = 101;
-  const std::unique_ptr<Context> ctx = backend.create_context(0);
+  const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   std::vector<double> seconds;
   for (int i = 0; i < kWaits; ++i) {
     const auto start = Clock::now();

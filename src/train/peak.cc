@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/rank.h"
 #include "ops/matmul.h"
 
 namespace mhmoe::train {
@@ -16,7 +17,7 @@ double measure_matmul_peak(const Backend& backend, DType compute) {
   constexpr double kSeconds = 0.2;
   const double flops = 2 * std::pow(static_cast<double>(size), 3);
 
-  const std::unique_ptr<Context> ctx = backend.create_context(0);
+  const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   const Tensor out = ctx->step().allocate("product", DType::kF32, {size, size});
   const Tensor a = ctx->step().allocate("left", compute, {size, size});
   const Tensor b = ctx->step().allocate("right", compute, {size, size});

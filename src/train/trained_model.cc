@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/hash.h"
+#include "core/rank.h"
 #include "nn/parameter_file.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
@@ -78,7 +79,7 @@ void TrainedModel::check_tokenizer(const std::optional<std::string>& trained_wit
 
 std::unique_ptr<CausalLm> TrainedModel::load(Context& ctx, const Backend& backend) {
   auto model = std::make_unique<CausalLm>(config_.model, false);
-  model->parameters().allocate(ctx, compute_dtype(config_.train.precision, backend.prefers_bf16()), false);
+  model->parameters().allocate(ctx, compute_dtype(config_.train.precision, backend.prefers_bf16(local_rank())), false);
   nn::load_parameters(ctx, model->parameters(), files_);
   files_.clear();
   return model;

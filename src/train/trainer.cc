@@ -45,7 +45,7 @@ Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute)
 
 // The first step sets up what libraries need, and observers look at tensors while they are there.
 void Trainer::run(Part& part, const std::function<void()>& work) {
-  if (!config_.train.cuda_graphs || !ran_a_step_ || ctx_.observed() || ctx_.sizing()) return work();
+  if (!config_.train.cuda_graphs || !ran_a_step_ || ctx_.observed() || ctx_.watched() || ctx_.sizing()) return work();
   const uint64_t generation = ctx_.step().generation();
   if (part.recorded == nullptr || part.generation != generation) {
     part.recorded = nullptr;  // first: two recordings would take twice the memory

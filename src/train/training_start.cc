@@ -4,6 +4,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
+#include "core/rank.h"
 #include "nn/parameter_file.h"
 #include "train/config.h"
 #include "train/flops.h"
@@ -44,7 +45,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       loader_(sources_of(config_), *tokenizer_, config_.data.sequence_length, config_.seed, config_.data.on_bad_block),
       prefetch_(loader_),
       evaluation_(config_, *tokenizer_),
-      compute_(compute_dtype(config_.train.precision, backend.prefers_bf16())),
+      compute_(compute_dtype(config_.train.precision, backend.prefers_bf16(local_rank()))),
       ctx_(create_context(backend, options)),
       trainer_(*ctx_, config_, compute_),
       has_moe_(trainer_.task().moe_layers() > 0),
@@ -66,7 +67,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
 
 std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend, const RunOptions& options) const {
   check_run_folder(config_, options.start);
-  std::unique_ptr<Context> ctx = backend.create_context(0);
+  std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   reserve_memory(*ctx, measure_memory(config_, backend.kind, &backend.kernels, compute_));
   return ctx;
 }

@@ -1,0 +1,75 @@
+#include "cuda/device.h"
+
+#include <string>
+
+#include "core/rank.h"
+#include "cuda/cuda_check.h"
+
+namespace mhmoe::cuda {
+namespace {
+
+constexpr int kOldestMajor = 8;  // tensor cores with bf16, cp.async
+
+// "13.0" of 13000.
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+std::string driver_reason() {
+  int driver = 0, needed = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&needed);
+  if (driver == 0) {
+    return fmt::format("driver missing (no libcuda.so.1): install NVIDIA's driver for CUDA {} or newer",
+                       version_text(needed));
+  }
+  return fmt::format("driver too old: it is for CUDA {}, this program needs CUDA {}: install a newer NVIDIA driver",
+                     version_text(driver), version_text(needed));
+}
+
+std::string device_reason(int devices) {
+  const int ordinal = local_rank();
+  if (ordinal >= devices) {
+    return fmt::format("process {} of this machine has no device of its own: {} found; start one process a device",
+                       ordinal, devices);
+  }
+  int major = 0, minor = 0;
+  MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal));
+  MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal));
+  if (major >= kOldestMajor) return "";
+  return fmt::format("device {} has compute capability {}.{}, allowed: {}.0 and newer", ordinal, major, minor,
+                     kOldestMajor);
+}
+
+// The count is not touched when the call fails, so only the code tells.
+std::string reason() {
+  int devices = 0;
+  const cudaError_t code = cudaGetDeviceCount(&devices);
+  if (code == cudaSuccess && devices > 0) return device_reason(devices);
+  cudaGetLastError();
+  switch (code) {
+    case cudaSuccess:
+    case cudaErrorNoDevice:
+      return "the driver knows no device: look at nvidia-smi and CUDA_VISIBLE_DEVICES";
+    case cudaErrorInsufficientDriver:
+      return driver_reason();
+    default:
+      return fmt::format("{} ({})", cudaGetErrorString(code), cudaGetErrorName(code));
+  }
+}
+
+}  // namespace
+
+const char* unusable_reason() {
+  static std::string text;
+  text = reason();
+  return text.empty() ? nullptr : text.c_str();
+}
+
+bool prefers_bf16(int ordinal) {
+  int major = 0;
+  MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal));
+  return major >= kOldestMajor;
+}
+
+}  // namespace mhmoe::cuda
