@@ -1,46 +1,17 @@
 // The experts' products: tensor cores and plain kernels against the CPU.
 #include <algorithm>
-#include <numeric>
 
-#include "cuda/emulated_test.h"
+#include "cuda/grouped_test.h"
 #include "ops/grouped_matmul.h"
 
 namespace mhmoe {
 namespace {
 
+using test::Groups;
+using test::kLayouts;
 using test::kRoundoff;
+using test::Layout;
 using test::Twin;
-
-// How the rows of a buffer belong to experts: with a capacity, else one after the other with `gap` rows of none
-// between.
-struct Layout {
-  std::vector<int64_t> rows;
-  int64_t gap = 0;
-  int64_t capacity = 0;
-};
-
-// Rows around a block's tile: 128 on tensor cores, 64 without.
-const Layout kLayouts[] = {
-    {{0, 1, 127, 0, 128, 129}, 0},
-    {{5, 0, 64, 63, 65}, 3},
-    {{0, 0, 0}, 2},  // all dropped
-    {{0, 300, 0, 0}, 0},
-    {{}, 0},
-    {{130, 0, 1, 129}, 0, 130},
-    {{0, 0}, 0, 64},
-};
-// Experts beyond the lanes of a warp.
-Layout many_experts(int64_t experts) {
-  Layout layout;
-  for (int64_t e = 0; e < experts; ++e) layout.rows.push_back(e % 7 == 3 ? 0 : (e * 13) % 30);
-  return layout;
-}
-
-struct Groups {
-  ops::RowGroups cpu, emulated;
-  int64_t rows;                      // of buffers
-  std::vector<int64_t> without_use;  // rows of no expert
-};
 
 struct Product {
   int64_t inner, width;
@@ -52,34 +23,8 @@ constexpr Product bf16_product(int64_t inner, int64_t width, DType out, bool tra
   return {inner, width, DType::kBF16, out, transpose, bias};
 }
 
-class GroupedKernels : public test::EmulatedTest {
+class GroupedKernels : public test::GroupedTest {
  protected:
-  Groups groups(const Layout& layout) {
-    const auto experts = static_cast<int64_t>(layout.rows.size());
-    std::vector<double> begin, rows(layout.rows.begin(), layout.rows.end());
-    Groups result{};
-    for (const int64_t count : layout.rows) {
-      begin.push_back(static_cast<double>(result.rows));
-      const int64_t next = result.rows + (layout.capacity > 0 ? layout.capacity : count + layout.gap);
-      for (int64_t r = result.rows + count; r < next; ++r) result.without_use.push_back(r);
-      result.rows = next;
-    }
-    const Twin begins = given(DType::kI32, {experts}, begin), counts = given(DType::kI32, {experts}, rows);
-    result.cpu = {begins.cpu, counts.cpu, layout.capacity};
-    result.emulated = {begins.emulated, counts.emulated, layout.capacity};
-    return result;
-  }
-
-  // Random rows; our own kernels must not read those of no expert.
-  Twin random_rows(DType dtype, const Groups& groups, int64_t cols) {
-    const Twin rows = random(dtype, {groups.rows, cols});
-    for (const int64_t r : groups.without_use) {
-      for (int64_t c = 0; c < cols; ++c) test::write_value(rows.cpu, r * cols + c, batched_ ? 0 : std::nan(""));
-    }
-    refresh(rows);
-    return rows;
-  }
-
   // Runs `op` in every order, and with cp.async's bytes as early as may be: the same bytes.
   template <class Op>
   void expect_same_bytes(const Tensor& output, Op&& op) {
@@ -172,8 +117,6 @@ class GroupedKernels : public test::EmulatedTest {
     test::expect_equal(what + ", activated", downloaded(fused_activated.emulated),
                        test::values(downloaded(activated.emulated)));
   }
-
-  bool batched_ = false;
 };
 
 TEST_F(GroupedKernels, EveryLayoutOfRowsOnTensorCores) {
@@ -185,8 +128,8 @@ TEST_F(GroupedKernels, EveryLayoutOfRowsOnTensorCores) {
       check_weight_grad(layout, DType::kBF16, 136, 40);
     });
   }
-  check_product(many_experts(77), bf16_product(16, 8, DType::kF32, true, false));
-  check_weight_grad(many_experts(77), DType::kBF16, 8, 16);
+  check_product(test::many_experts(77), bf16_product(16, 8, DType::kF32, true, false));
+  check_weight_grad(test::many_experts(77), DType::kBF16, 8, 16);
 }
 
 // Terms around a stage (32) and the pipeline's depth, columns around a tile (128).
@@ -223,8 +166,8 @@ TEST_F(GroupedKernels, EveryLayoutOfRowsWithoutTensorCores) {
       check_weight_grad(layout, DType::kF32, 67, 21);
     });
   }
-  check_product(many_experts(40), {5, 3, DType::kF32, DType::kF32, true, false});
-  check_weight_grad(many_experts(40), DType::kF32, 3, 5);
+  check_product(test::many_experts(40), {5, 3, DType::kF32, DType::kF32, true, false});
+  check_weight_grad(test::many_experts(40), DType::kF32, 3, 5);
 }
 
 TEST_F(GroupedKernels, Bf16OfAnyWidthAndAlignment) {
@@ -268,33 +211,6 @@ TEST_F(GroupedKernels, AnUnknownWayToRunProductsIsRefused) {
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "MHMOE_EXPERT_PRODUCTS=fast: allowed: auto, own_kernels, strided_batches");
-  }
-}
-
-TEST_F(GroupedKernels, BiasGradients) {
-  for (const Layout& layout : kLayouts) {
-    for (const auto& [dtype, n] : {std::pair{DType::kF32, 33}, std::pair{DType::kBF16, 64}}) {
-      const auto experts = static_cast<int64_t>(layout.rows.size());
-      const Groups rows = groups(layout);
-      std::vector<double> assignment(static_cast<size_t>(rows.rows));
-      std::iota(assignment.rbegin(), assignment.rend(), 1);
-      for (const int64_t r : rows.without_use) assignment[static_cast<size_t>(r)] = -1;
-      const Twin grad_out = random_rows(dtype, rows, n), bias = random(DType::kF32, {experts, n});
-      const Twin gate = random(DType::kF32, {rows.rows + 1}), grad_gate = random(DType::kF32, {rows.rows + 1});
-      const Twin grad_bias = random(DType::kF32, {experts, n});
-      const Twin row_assignment = given(DType::kI32, {rows.rows}, assignment);
-      const auto run = [&](Context& ctx, const ops::RowGroups& row_groups, Tensor Twin::*on) {
-        ops::grouped_bias_backward(
-            ctx, {grad_bias.*on, grad_out.*on, row_groups, bias.*on, gate.*on, grad_gate.*on, row_assignment.*on});
-      };
-      expect_same_bytes_in_every_order({grad_bias.emulated, grad_gate.emulated}, [&] {
-        for (const Twin& sum : {grad_bias, grad_gate}) refresh(sum);
-        run(emulated(), rows.emulated, &Twin::emulated);
-      });
-      run(cpu(), rows.cpu, &Twin::cpu);
-      expect_agreement("bias gradient", grad_bias, 0, 302.0 * kRoundoff * 4 * 302);
-      expect_agreement("gate gradient", grad_gate, 0, 2 * 66 * kRoundoff * 4 * 66);
-    }
   }
 }
 
