@@ -83,6 +83,8 @@ std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& con
                              const BenchOptions& options) {
   train::RunConfig one = config;  // a step of one micro-batch
   one.train.batch_tokens = config.train.micro_batch_sequences * config.data.sequence_length;
+  // Ops are timed by waiting around each, so none may come from a graph and no wait is a mistake.
+  one.train.cuda_graphs = one.train.forbid_host_sync = false;
   const std::unique_ptr<Context> ctx = context_for(backend, one, compute);
   train::Trainer trainer(*ctx, one, compute);
   const train::HostBatch batch = synthetic_batch(one, trainer.batch_sequences());

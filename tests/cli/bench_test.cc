@@ -49,6 +49,11 @@ TEST_F(Bench, EveryOpOfAStepIsTimed) {
   EXPECT_NE(output(std::string("bench ops ") + kSmall + " --gpu a100").find("of floor"), std::string::npos);
 }
 
+// Timing an op waits around it, which no recording and no ban on waits may forbid.
+TEST_F(Bench, OpsAreTimedWithoutGraphsAndWithWaits) {
+  output(std::string("bench ops ") + kSmall + " --set train.cuda_graphs=true --set train.forbid_host_sync=true");
+}
+
 TEST_F(Bench, WholeSteps) {
   const json::Value report = object(std::string("bench train ") + kSmall);
   for (const char* name : {"tokens_per_second", "model_flops_per_second", "share_of_peak", "seconds_per_step"}) {
