@@ -87,11 +87,13 @@ def launches():
         constants = constants_of(text)
         for start in re.finditer(r"\blaunch\(\s*\{", text):
             call = text[start.start():start.start() + 700]
-            kernel = re.search(r"\b(\w+_kernel)\b", call)
+            kernels = re.findall(r"\b(\w+_kernel)\b", call)
+            if not re.search(r"\},\s*kernel,", call):  # else a parameter, and what follows names its arguments
+                kernels = kernels[:1]
             block = re.search(r"\.block = (.+?),\s*\.s", call, re.DOTALL)
             shared = re.search(r"\.shared_bytes = (.+?),\s*\.stream", call, re.DOTALL)
-            if kernel and block:
-                key = (source.name, kernel[1]) if source.suffix == ".cu" else kernel[1]
+            for kernel in kernels if block else ():
+                key = (source.name, kernel) if source.suffix == ".cu" else kernel
                 found[key] = (evaluated(block[1], constants), evaluated(shared[1], constants) if shared else 0)
     return found
 
