@@ -81,7 +81,9 @@ void add_shared_options(CLI::App& command, BenchCommand& options) {
   add_device_options(command, options.device);
   command.add_option("--gpu", options.gpu, "whose data sheet to compare with; by default the device's own")
       ->check(CLI::IsMember({"h100", "h200", "a100"}));
-  command.add_option("--warmup", options.options.warmup, "steps before the first that is timed")
+  command
+      .add_option("--warmup", options.options.warmup,
+                  "steps before the first that is timed; with train.cuda_graphs the second one records")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   command.add_option("--steps", options.options.steps, "that are timed")

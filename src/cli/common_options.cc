@@ -17,7 +17,10 @@ void add_set_option(CLI::App& command, std::vector<std::string>& overrides) {
 }
 
 void add_device_options(CLI::App& command, DeviceOptions& options) {
-  command.add_option("--device", options.device, "auto, cpu, cuda or emulated")->capture_default_str();
+  command
+      .add_option("--device", options.device,
+                  "auto (a GPU if one answers, else the CPU), cpu, cuda, or emulated (CUDA on the CPU, for tests)")
+      ->capture_default_str();
   command.add_option("--threads", options.threads, "of the CPU; all of them by default")->check(CLI::Range(1, 4096));
 }
 
