@@ -27,9 +27,6 @@ void add_device_options(CLI::App& command, DeviceOptions& options) {
 const Backend& open_device(const DeviceOptions& options) {
   if (options.threads > 0) set_thread_count(options.threads);
   const ChosenBackend chosen = open_backend(options.device, cpu::backend());
-  if (const char* reason = chosen.backend->incomplete_reason()) {
-    fail(ExitCode::kDevice, "--device {}: {}; use --device cpu", options.device, reason);
-  }
   log::info("device: {}", chosen.reason);
   return *chosen.backend;
 }

@@ -20,8 +20,7 @@ void add_set_option(CLI::App& command, std::vector<std::string>& overrides);
 // --device and --threads.
 void add_device_options(CLI::App& command, DeviceOptions& options);
 
-// Sets the number of threads, chooses the backend, and says in the log which and why. Throws Error(kDevice) also for a
-// backend that lacks kernels.
+// Sets the number of threads, chooses the backend, and says in the log which and why. Throws as open_backend.
 const Backend& open_device(const DeviceOptions& options);
 
 // A configuration whose model's size is wanted, so model.vocab_size is filled in: with what it says, or with the size

@@ -48,7 +48,6 @@ const Backend& backend() {
       .create_context = [](int /*ordinal*/) { return create_context(kKernels); },
       .create_communicator = [] { return make_self_communicator(); },
       .unusable_reason = unusable_reason,
-      .incomplete_reason = []() -> const char* { return nullptr; },
       .prefers_bf16 = [](int /*ordinal*/) { return native_bf16(); },
   };
   return kBackend;

@@ -74,7 +74,6 @@ ChosenBackend choose_backend(const Backend* cuda, const Backend& cpu) {
   if (const char* reason = cuda->unusable_reason()) {
     return use_cpu(cpu, fmt::format("cpu: no usable CUDA device: {}", reason));
   }
-  if (const char* reason = cuda->incomplete_reason()) return use_cpu(cpu, fmt::format("cpu: {}", reason));
   return {cuda, "cuda: its module is there and a device answers"};
 }
 

@@ -19,9 +19,6 @@ struct Backend {
   std::unique_ptr<Communicator> (*create_communicator)();
   // Null when a device answers, else why none does: "driver missing", ...
   const char* (*unusable_reason)();
-  // Null when every op has a kernel, else which have none. Such a backend can be opened for tests of its ops; `auto`
-  // and the commands that run models refuse it.
-  const char* (*incomplete_reason)();
   bool (*prefers_bf16)(int ordinal);
 };
 
@@ -43,7 +40,7 @@ MHMOE_API const Backend* find_backend(std::string_view name, const Backend& cpu)
 // device asked for cannot be had, Error(kUsage) for another name.
 ChosenBackend MHMOE_API open_backend(std::string_view device, const Backend& cpu);
 
-// What auto takes: CUDA if its module is there (not null), complete, and a device answers, else `cpu`.
+// What auto takes: CUDA if its module is there (not null) and a device answers, else `cpu`.
 ChosenBackend MHMOE_API choose_backend(const Backend* cuda, const Backend& cpu);
 
 }  // namespace mhmoe

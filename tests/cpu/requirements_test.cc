@@ -49,7 +49,6 @@ TEST(CpuRequirements, AnUnusableCpuIsRefusedBeforeAnythingRuns) {
                     .create_context = cpu.create_context,
                     .create_communicator = cpu.create_communicator,
                     .unusable_reason = [] { return "this CPU lacks avx2"; },
-                    .incomplete_reason = cpu.incomplete_reason,
                     .prefers_bf16 = cpu.prefers_bf16};
   try {
     open_backend("cpu", old);

@@ -83,25 +83,13 @@ TEST_F(Module, CopiesGoThereAndBack) {
   test::expect_equal("zero", downloaded(y.emulated), std::vector<double>(15, 0));
 }
 
-TEST_F(Module, EveryOpHasAKernel) {
-  EXPECT_STREQ(open_backend("emulated", cpu::backend()).backend->incomplete_reason(), nullptr);
-}
-
 // The emulated backend in CUDA's place: a device answers.
-TEST_F(Module, AutoTakesOnlyACompleteBackend) {
-  const Backend& complete = *open_backend("emulated", cpu::backend()).backend;
-  EXPECT_EQ(choose_backend(&complete, cpu::backend()).backend, &complete);
-  const Backend incomplete{.name = "cuda",
-                           .kind = complete.kind,
-                           .kernels = complete.kernels,
-                           .create_context = complete.create_context,
-                           .create_communicator = complete.create_communicator,
-                           .unusable_reason = complete.unusable_reason,
-                           .incomplete_reason = []() -> const char* { return "it lacks kernels"; },
-                           .prefers_bf16 = complete.prefers_bf16};
-  const ChosenBackend chosen = choose_backend(&incomplete, cpu::backend());
-  EXPECT_STREQ(chosen.backend->name, "cpu");
-  EXPECT_EQ(chosen.reason, "cpu: it lacks kernels");
+TEST_F(Module, AutoTakesTheDeviceThatAnswers) {
+  const Backend& emulated = *open_backend("emulated", cpu::backend()).backend;
+  const ChosenBackend chosen = choose_backend(&emulated, cpu::backend());
+  EXPECT_EQ(chosen.backend, &emulated);
+  EXPECT_EQ(chosen.reason, "cuda: its module is there and a device answers");
+  EXPECT_STREQ(choose_backend(nullptr, cpu::backend()).backend->name, "cpu");
 }
 
 TEST(Device, AModuleThatCannotBeLoadedSaysWhatIsMissing) {
