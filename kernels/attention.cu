@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/error.h"
 #include "kernels/attention.cuh"
 #include "kernels/kernels.h"
 #include "kernels/launch.h"
@@ -17,10 +18,12 @@ constexpr int kRowsPerBlock = kThreads / kRowLanes;
 constexpr int kPack = 8;
 
 // The one place that chooses: kernels on tensor cores wherever they can, unless MHMOE_ATTENTION is "plain" (a judge for
-// when results are in doubt).
+// when results are in doubt) and not "auto".
 bool on_tensor_cores(const ops::AttentionShape& shape, std::initializer_list<Tensor> tensors) {
-  const char* const wanted = std::getenv("MHMOE_ATTENTION");
-  if (wanted != nullptr && std::string_view(wanted) == "plain") return false;
+  const char* const variable = std::getenv("MHMOE_ATTENTION");
+  const std::string_view wish = variable == nullptr ? "auto" : variable;
+  if (wish != "auto" && wish != "plain") fail(ExitCode::kUsage, "MHMOE_ATTENTION={}: allowed: auto, plain", wish);
+  if (wish == "plain") return false;
   const bool supported = shape.head_size % 32 == 0 && shape.head_size <= 128;
   return supported && tensors.begin()->dtype == DType::kBF16 && aligned_for(kPack, tensors);
 }

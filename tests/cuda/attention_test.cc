@@ -150,6 +150,19 @@ TEST_F(AttentionKernels, TensorCoresAreWhatRunsUnlessThePlainKernelsAreAskedFor)
   EXPECT_NE(bytes(), fast);
 }
 
+TEST_F(AttentionKernels, AnUnknownChoiceOfKernelsIsRefused) {
+  const Case c{{1, 4, 1, 32, AttentionMask::kCausal}};
+  const Tensors t = tensors(c, DType::kBF16);
+  const test::WithMode with("MHMOE_ATTENTION", "fast");
+  try {
+    run(emulated(), c, t, &Twin::emulated);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    EXPECT_STREQ(error.what(), "MHMOE_ATTENTION=fast: allowed: auto, plain");
+  }
+}
+
 TEST_F(AttentionKernels, LargeScoresStayFinite) {
   const Case c{{1, 80, 1, 32, AttentionMask::kCausal}};
   Tensors t = tensors(c, DType::kBF16);
