@@ -34,6 +34,9 @@ missing=()
 
 need() { "${@:2}" >/dev/null 2>&1 || missing+=("$1"); }
 
+nvcc_release() { "$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p'; }
+nvcc_major() { nvcc_release | cut -d . -f 1; }
+
 check_needs() {
   local tool
   for tool in cmake ninja c++ python3; do need "$tool" command -v "$tool"; done
@@ -44,7 +47,10 @@ check_needs() {
   need "cuda_runtime.h in $toolkit/include (CUDA's headers)" test -e "$toolkit/include/cuda_runtime.h"
   if [ "$device" = cuda ]; then
     need "nvcc (on PATH, or CUDA_HOME set)" test -n "$nvcc"
-    need "cuBLAS (libcublas.so under $toolkit)" compgen -G "$toolkit/lib*/libcublas.so*"
+    [ -z "$nvcc" ] || need "nvcc 13.0 or newer (found $(nvcc_release))" test "$(nvcc_major)" -ge 13
+    need "cublas_v2.h in $toolkit/include (cuBLAS for development)" test -e "$toolkit/include/cublas_v2.h"
+    need "libcublas.so under $toolkit (cuBLAS for development)" compgen -G "$toolkit/lib*/libcublas.so"
+    need "libcudart_static.a under $toolkit (CUDA's runtime for development)" compgen -G "$toolkit/lib*/libcudart_static.a"
     need "nvidia-smi (NVIDIA's driver)" command -v nvidia-smi
     need "a GPU that nvidia-smi lists" bash -c "nvidia-smi -L | grep -q GPU"
   fi
@@ -75,10 +81,10 @@ skip() {
 }
 
 build() {
-  local options=(-DMHMOE_TESTS=ON) targets=(mhmoe test_ops test_golden) capability
+  local options=(-DMHMOE_TESTS=ON) targets=(mhmoe test_ops test_cuda test_nn test_golden) capability
   if [ "$device" = cuda ]; then
     capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
-    options+=(-DMHMOE_CUDA=ON "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_ARCHITECTURES=${capability/./}")
+    options+=(-DMHMOE_CUDA=ON -DMHMOE_EMULATED=OFF "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_ARCHITECTURES=${capability/./}")
     targets+=(mhmoe_cuda)
   else
     options+=(-DMHMOE_EMULATED=ON "-DMHMOE_CUDA_INCLUDE_DIR=$toolkit/include")
@@ -87,8 +93,10 @@ build() {
   cmake -G Ninja -S . -B "$folder" "${options[@]}" && ninja -C "$folder" "${targets[@]}"
 }
 
-# The tests' own assertions read and write tensors in place.
+# For tests whose own assertions read and write tensors in place.
 on_device() { MHMOE_TEST_DEVICE=$device MHMOE_MANAGED_MEMORY=1 "$@"; }
+# For the others: the memory that training has, which is also the only one whose first use initcheck follows.
+in_device_memory() { MHMOE_TEST_DEVICE=$device "$@"; }
 
 # A few small steps on text that every tree has.
 small_config() {
@@ -117,6 +125,15 @@ compare_training() {
   scripts/compare_losses.py "$work/runs/cpu-$precision" "$work/runs/$device-$precision" "$tolerance"
 }
 
+# train_variant NAME KEY=VALUE: the training of compare_training on the device once more, with one setting changed. The
+# losses of every step must be those of before, bit by bit.
+train_variant() {
+  local name=$device-$1
+  rm -rf "$work/runs/$name"
+  "$folder/mhmoe" train "$work/bf16.json" --device "$device" --set "name=$name" --set "$2" &&
+    scripts/compare_losses.py "$work/runs/$device-bf16" "$work/runs/$name" 0
+}
+
 prepare_text() {
   rm -rf "$work" && mkdir -p "$work"
   cat docs/*.md >"$work/text.txt"
@@ -139,7 +156,9 @@ bench_configs() {
 }
 
 sanitize() {
-  on_device "$sanitizer" --tool "$1" --error-exitcode 1 "$folder/test_ops" --gtest_brief=1
+  local tool=("$sanitizer" --tool "$1" --error-exitcode 1)
+  on_device "${tool[@]}" "$folder/test_ops" --gtest_brief=1 &&
+    in_device_memory "${tool[@]}" "$folder/test_cuda" --gtest_brief=1
 }
 
 machine() {
@@ -179,10 +198,14 @@ use_ccache
 step "build" build
 if [ "$failed" = 0 ]; then
   step "op tests" on_device "$folder/test_ops" --gtest_brief=1
+  step "tests of kernels against the CPU" in_device_memory "$folder/test_cuda" --gtest_brief=1
+  step "model tests" on_device "$folder/test_nn" --gtest_brief=1
   step "golden tests" on_device "$folder/test_golden" --gtest_brief=1
   step "text for training" prepare_text
   step "training, fp32, against the CPU" compare_training fp32 1e-4
   step "training, bf16, against the CPU" compare_training bf16 2e-2
+  step "training, bf16, with CUDA graphs, the same losses" train_variant graphs train.cuda_graphs=true
+  step "training, bf16, no waiting within a step" train_variant no_sync train.forbid_host_sync=true
   for tool in memcheck racecheck initcheck synccheck; do
     if [ "$device" = emulated ]; then
       skip "compute-sanitizer $tool" "the emulator checks these itself"

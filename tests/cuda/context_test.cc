@@ -16,10 +16,10 @@ constexpr int64_t kCount = 64;
 constexpr const char* kDeferred[] = {"deferred:1", "deferred:2", "deferred:3",
                                      "deferred:4", "deferred:5", "deferred:6"};
 
-class CudaContext : public test::EmulatedTest {
+class CudaContext : public test::EmulatorOnlyTest {
  protected:
   void SetUp() override {
-    EmulatedTest::SetUp();
+    EmulatorOnlyTest::SetUp();
     if (IsSkipped()) return;
     const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libmhmoe_emulated.so";
     void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);

@@ -1,4 +1,5 @@
-// What tests on the emulated device share: the same tensors on the CPU and on it, and thread orders.
+// What tests on the emulated device share: the same tensors on the CPU and on it, and thread orders. MHMOE_TEST_DEVICE
+// puts another device in its place, cuda for one, where the emulator's modes only repeat what is run.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -57,13 +58,24 @@ struct Twin {
   Tensor cpu, emulated;
 };
 
+// The device beside the CPU.
+inline std::string tested_device() {
+  const char* device = std::getenv("MHMOE_TEST_DEVICE");
+  return device == nullptr ? "emulated" : device;
+}
+inline const Backend& tested_backend() {
+  return *open_backend(tested_device(), cpu::backend()).backend;
+}
+
 // Tensors live until the test ends, between sentinels that are checked then.
 class EmulatedTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (!MHMOE_HAS_EMULATED) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
+    if (!MHMOE_HAS_EMULATED && tested_device() == "emulated") {
+      GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
+    }
     cpu_ = cpu::backend().create_context(0);
-    emulated_ = open_backend("emulated", cpu::backend()).backend->create_context(0);
+    emulated_ = tested_backend().create_context(0);
   }
 
   void TearDown() override {
@@ -159,6 +171,16 @@ class EmulatedTest : public testing::Test {
   Sentinels cpu_sentinels_, emulated_sentinels_;
   int64_t shift_ = 0;
   int drawn_ = 0;
+};
+
+// For tests of what only the emulator does: work that it delays, failures on demand, modules made for tests.
+class EmulatorOnlyTest : public EmulatedTest {
+ protected:
+  void SetUp() override {
+    if (tested_device() != "emulated")
+      GTEST_SKIP() << "skipped: needs the emulator, and the device is " << tested_device();
+    EmulatedTest::SetUp();
+  }
 };
 
 }  // namespace mhmoe::test

@@ -22,7 +22,7 @@ Refusal refusal_of(const std::function<void()>& call) {
   return {};
 }
 
-using DeviceFailures = test::EmulatedTest;
+using DeviceFailures = test::EmulatorOnlyTest;
 
 Refusal open_emulated(const char* failure) {
   const WithVariable with("EMULATOR_FAIL", failure);

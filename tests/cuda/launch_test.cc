@@ -11,7 +11,7 @@ namespace mhmoe {
 namespace {
 
 using Values = std::array<float, 128>;
-using Launch = test::EmulatedTest;
+using Launch = test::EmulatorOnlyTest;
 
 TEST_F(Launch, ABlockMayAskForAsMuchSharedMemoryAsTheDeviceHas) {
   const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libmhmoe_test_kernels.so";

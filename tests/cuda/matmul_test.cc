@@ -94,7 +94,7 @@ TEST_F(MatmulKernels, ContextsDoNotShareWorkspaces) {
   ops::matmul(emulated(), twins.on(&Twin::emulated));
   const auto expected = test::values(downloaded(twins.out.emulated));
   for (int i = 0; i < 3; ++i) {
-    const auto other = open_backend("emulated", cpu::backend()).backend->create_context(0);
+    const auto other = test::tested_backend().create_context(0);
     const ArenaScope scope(other->step());
     const Tensor kept = other->step().allocate("kept", DType::kF32, {1000});
     other->upload(kept, std::vector<float>(1000, 3).data());

@@ -11,7 +11,7 @@
 namespace mhmoe {
 namespace {
 
-using Module = test::EmulatedTest;
+using Module = test::EmulatorOnlyTest;
 
 std::filesystem::path beside_the_program(const char* file) {
   return std::filesystem::read_symlink("/proc/self/exe").parent_path() / file;

@@ -15,7 +15,7 @@ class Sizing : public test::EmulatedTest {
   // Returns the peak by names.
   template <class Op>
   auto expect_equal_peaks(Op&& op) {
-    const Backend& backend = *open_backend("emulated", cpu::backend()).backend;
+    const Backend& backend = test::tested_backend();
     const auto real = backend.create_context(0), sizing = make_sizing_context(backend.kind, &backend.kernels);
     op(*real);
     op(*sizing);
@@ -145,7 +145,7 @@ TEST_F(Sizing, KnowsWhatTheExpertsProductsTake) {
 
 // The table in src/cuda/expert_products.h: [E, n, k] of matrices of paper 2, and rows an expert.
 TEST_F(Sizing, ShowsWhichOfTheExpertsProductsAreStridedBatches) {
-  const Backend& backend = *open_backend("emulated", cpu::backend()).backend;
+  const Backend& backend = test::tested_backend();
   enum Kind { kUp, kDown, kGradient };
   const auto is_batch = [&](int64_t experts, int64_t n, int64_t k, int64_t capacity, Kind kind, DType dtype) {
     const auto ctx = make_sizing_context(backend.kind, &backend.kernels);
