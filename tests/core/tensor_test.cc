@@ -60,6 +60,43 @@ TEST(Arena, ScopesGiveMemoryBackAndNewBlocksMoveNothing) {
   }
 }
 
+// What was recorded with an arena's addresses is good as long as its generation.
+TEST(Arena, ItsGenerationChangesWhenABlockGoes) {
+  const auto ctx = make_sizing_context(DeviceKind::kCpu, nullptr);
+  Arena& arena = ctx->step();
+  arena.reserve(1 << 10);
+  const uint64_t first = arena.generation();
+  {
+    const ArenaScope scope(arena);
+    arena.allocate("small", DType::kF32, {16});
+    arena.allocate("one more block", DType::kF32, {1 << 20});
+  }
+  EXPECT_EQ(arena.generation(), first);
+  arena.merge_blocks();
+  const uint64_t merged = arena.generation();
+  EXPECT_NE(merged, first);
+  arena.merge_blocks();  // it is one block
+  EXPECT_EQ(arena.generation(), merged);
+}
+
+TEST(Arena, WhileFrozenItsBlocksStayAsTheyAre) {
+  const auto ctx = make_sizing_context(DeviceKind::kCpu, nullptr);
+  Arena& arena = ctx->step();
+  arena.reserve(1 << 10);
+  arena.freeze();
+  arena.freeze();
+  {
+    const ArenaScope scope(arena);
+    arena.allocate("fits", DType::kF32, {16});
+    EXPECT_THROW(arena.allocate("does not", DType::kF32, {1 << 20}), Error);
+  }
+  arena.thaw();
+  EXPECT_THROW(arena.reserve(1 << 20), Error);
+  arena.thaw();
+  const ArenaScope scope(arena);
+  EXPECT_NO_THROW(arena.allocate("does now", DType::kF32, {1 << 20}));
+}
+
 // The known answers that Random123 publishes for philox4x32 with 10 rounds.
 TEST(Philox, MatchesPublishedVectors) {
   using Words = std::array<uint32_t, 4>;
