@@ -178,11 +178,11 @@ else
 fi
 if [ $fast = yes ]; then
   skip "deleted barriers and waits: --fast"
-elif [ -z "$base" ] || [ ! -e build/test/libmhmoe_emulated.so ]; then
-  skip "deleted barriers and waits: no landed commit to compare with, or no CUDA headers"
+elif [ -z "$base" ] || [ ! -e build/clang_thread/libmhmoe_emulated.so ]; then
+  skip "deleted barriers and waits: no landed commit to compare with, or no ThreadSanitizer build of kernels"
 else
-  check "deleted barriers and waits of CUDA sources changed since ${base:0:12} are noticed" \
-    scripts/mutate_kernels.py build/test --changed-since "$base" --minutes 2 --jobs "$threads"
+  check "deleted barriers and waits of CUDA sources changed since ${base:0:12} are noticed" scripts/mutate_kernels.py \
+    build/test --races build/clang_thread --changed-since "$base" --minutes 2 --jobs "$threads"
 fi
 if [ $fast = yes ]; then
   skip "CUDA build: --fast"

@@ -86,6 +86,20 @@ TEST_F(CudaContext, AStreamThatWaitsForAMarkSeesAllThatLiesBeforeIt) {
   EXPECT_GT(wrong_without, 0) << "the test has nothing to see";
 }
 
+// The emulated device's memory is the host's, so that it can be looked at without a download.
+TEST_F(CudaContext, SynchronizeWaitsForBothStreams) {
+  for (const char* seed : kDeferred) {
+    const WithStreams with(seed);
+    const Tensor one = uploaded(1), on_compute = uploaded(2), on_communication = uploaded(3);
+    emulated().synchronize();
+    add(Stream::kCompute, on_compute, one);
+    add(Stream::kCommunication, on_communication, one);
+    emulated().synchronize();
+    EXPECT_EQ(on_compute.as<float>()[kCount - 1], 3) << seed;
+    EXPECT_EQ(on_communication.as<float>()[kCount - 1], 4) << seed;
+  }
+}
+
 // What compute writes into the same memory after the scope comes after the communication stream's last look at it.
 TEST_F(CudaContext, AScopesMemoryIsFreeWhenCommunicationIsDoneWithIt) {
   int wrong_without = 0;
