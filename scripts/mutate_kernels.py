@@ -5,8 +5,7 @@ usage: mutate_kernels.py BUILD [options]; --help lists them
 
 BUILD is a build folder with tests; --races: one by clang with ThreadSanitizer, asked where no test fails. A mutant is
 caught when a test fails, crashes or hangs. One that is not must stand in kernels/mutants_survivors.txt with the reason
-why nothing can notice it. Exit code 1: a mutant survived that does not
-stand there, or one stands there that is caught or gone.
+why nothing can notice it. Exit code 1: a mutant survived that is not listed, or a listed one is caught or gone.
 """
 import argparse
 import json
@@ -263,7 +262,8 @@ def problems_of(everything, outcomes, reasons):
         if caught is None and mutant.key not in reasons:
             problems.append(f"{mutant.file}:{mutant.line}: nobody notices that \"{mutant.key}\" is gone: "
                             f"add a test, or a line to {SURVIVORS.relative_to(ROOT)}")
-        if mutant.key in reasons and caught not in (None, "not tried"):
+        # What the race detector sees of lanes that share one of its clocks is a matter of chance.
+        if mutant.key in reasons and caught not in (None, "not tried", RACE_MODES[0].name):
             problems.append(f"{SURVIVORS.name}: \"{mutant.key}\" is caught by {caught}: drop the line")
     return problems
 
