@@ -49,8 +49,8 @@ inline void request_shared_memory(const void* kernel, size_t bytes) {
   MHMOE_CUDA_CHECK(cudaGetDevice(&device));
   MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   fail(ExitCode::kDevice,
-       "CUDA: a kernel needs {} bytes of shared memory a block, device {} has {}; use a GPU of compute capability 8.0, "
-       "9.0 or 10.0, or --device cpu",
+       "CUDA: a kernel needs {} bytes of shared memory a block, device {} has {}; use a GPU that has as much, or "
+       "--device cpu",
        bytes, device, most);
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/rank.h"
 #include "cuda/cublas.h"
+#include "cuda/device.h"
 #include "cuda/graph.h"
 #include "cuda/handles.h"
 #include "cuda/identity.h"
@@ -120,7 +121,8 @@ class CudaContext final : public Context {
 
 }  // namespace
 
-std::unique_ptr<Context> create_context(int ordinal) {
+std::unique_ptr<Context> create_context(int rank) {
+  const int ordinal = device_ordinal(rank);
   MHMOE_CUDA_CHECK(cudaSetDevice(ordinal));
   return std::make_unique<CudaContext>(ordinal);
 }

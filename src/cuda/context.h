@@ -10,8 +10,9 @@ namespace mhmoe::cuda {
 
 class CublasHandle;
 
-// Makes the device the calling thread's current one. Throws Error(kDevice) when there is no such device.
-std::unique_ptr<Context> create_context(int ordinal);
+// Makes the device of the machine's process `rank` (device.h) the calling thread's current one. Throws Error(kDevice)
+// when there is no such device.
+std::unique_ptr<Context> create_context(int rank);
 // The handle of the compute stream of a context that create_context made.
 CublasHandle& cublas_of(Context& ctx);
 

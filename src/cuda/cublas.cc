@@ -34,23 +34,41 @@ void fail_cublas(cublasStatus_t status, const char* call, const char* file, int 
             fmt::format("{} ({})", cublasGetStatusString(status), cublasGetStatusName(status)));
 }
 
+namespace {
+
+// cuBLAS says no more than that it "was not initialized" where another program has the device's memory.
+cublasHandle_t make_cublas() {
+  cublasHandle_t handle = nullptr;
+  const cublasStatus_t status = cublasCreate(&handle);
+  if (status != CUBLAS_STATUS_NOT_INITIALIZED && status != CUBLAS_STATUS_ALLOC_FAILED) {
+    check_cublas(status, "cublasCreate(&handle)", __FILE__, __LINE__);
+    return handle;
+  }
+  size_t available = 0, total = 0;
+  MHMOE_CUDA_CHECK(cudaMemGetInfo(&available, &total));
+  fail_call(ExitCode::kMemory, "cublasCreate(&handle)", __FILE__, __LINE__,
+            fmt::format("{}: cuBLAS found too little memory for itself, {} of {} bytes are free; end other programs on "
+                        "this device (nvidia-smi lists them), or use another",
+                        cublasGetStatusName(status), available, total));
+}
+
+}  // namespace
+
 CublasHandle::~CublasHandle() {
-  if (handle_ == nullptr) return;
   const cublasStatus_t status = cublasDestroy(handle_);
   if (status != CUBLAS_STATUS_SUCCESS) report_failed_release("cublasDestroy", cublasGetStatusString(status));
 }
 
 // The default mode never rounds f32 operands to TF32. Not the pedantic one, which would keep bf16 products off the
 // tensor cores; but partial sums of a split product are added in f32 also where the output is bf16.
-void CublasHandle::create() {
-  MHMOE_CUBLAS_CHECK(cublasCreate(&handle_));
-  MHMOE_CUBLAS_CHECK(cublasSetStream(handle_, stream_));
+void CublasHandle::create(cudaStream_t stream) {
+  handle_ = make_cublas();
+  MHMOE_CUBLAS_CHECK(cublasSetStream(handle_, stream));
   constexpr int kMode = int{CUBLAS_DEFAULT_MATH} | int{CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION};
   MHMOE_CUBLAS_CHECK(cublasSetMathMode(handle_, static_cast<cublasMath_t>(kMode)));
 }
 
 cublasHandle_t CublasHandle::with(const Tensor& workspace) {
-  if (handle_ == nullptr) create();
   if (workspace.data != workspace_) {
     MHMOE_CUBLAS_CHECK(cublasSetWorkspace(handle_, workspace.data, workspace.bytes()));
     workspace_ = workspace.data;

@@ -16,11 +16,12 @@ inline void check_cublas(cublasStatus_t status, const char* call, const char* fi
   }
 }
 
-// A handle of one stream, made at first use: making one takes a good part of a second and memory of cuBLAS's own, and
-// is not allowed while the stream is captured, so a product must have run before a capture.
+// A handle of one stream. cuBLAS takes memory of its own for it and cannot make one while a stream is captured, so it
+// is made with the context, before arenas take the device's memory. Throws Error(kMemory) where there is none left for
+// it.
 class CublasHandle {
  public:
-  explicit CublasHandle(cudaStream_t stream) : stream_(stream) {}
+  explicit CublasHandle(cudaStream_t stream) { create(stream); }
   ~CublasHandle();
   CublasHandle(const CublasHandle&) = delete;
   CublasHandle& operator=(const CublasHandle&) = delete;
@@ -29,9 +30,8 @@ class CublasHandle {
   cublasHandle_t with(const Tensor& workspace);
 
  private:
-  void create();
+  void create(cudaStream_t stream);
 
-  cudaStream_t stream_;
   cublasHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
 };

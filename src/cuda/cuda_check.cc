@@ -32,9 +32,15 @@ bool is_sticky(cudaError_t code) {
   }
 }
 
+// How the device is, from a call that is allowed also while a stream is captured.
+cudaError_t device_state() {
+  cudaStreamCaptureStatus ignored{};
+  return cudaStreamIsCapturing(nullptr, &ignored);
+}
+
 // What a kernel's fault means, the first time; empty for other failures.
-std::string lost_device_text() {
-  if (device_is_lost || !is_sticky(cudaFree(nullptr))) return "";
+std::string lost_device_text(cudaError_t code) {
+  if (device_is_lost || !is_sticky(code)) return "";
   device_is_lost = true;
   return fmt::format(
       "; a kernel failed and this process can no longer use the device; the op started last was {}, an earlier one may "
@@ -42,21 +48,26 @@ std::string lost_device_text() {
       last_op().empty() ? "none" : last_op());
 }
 
-}  // namespace
-
-void fail_call(ExitCode code, const char* call, const char* file, int line, std::string_view reason) {
+[[noreturn]] void fail_in(cudaError_t state, ExitCode code, const char* call, const char* file, int line,
+                          std::string_view reason) {
   int device = -1;
   const bool known = cudaGetDevice(&device) == cudaSuccess;
   cudaGetLastError();  // a refused call must not be reported again by the next one
   std::string_view name(file);
   name.remove_prefix(std::min(name.size(), name.find_last_of('/') + 1));
   fail(code, "CUDA: {} at {}:{} on rank {}, device {}: {}{}", call, name, line, process_rank(),
-       known ? std::to_string(device) : "unknown", reason, lost_device_text());
+       known ? std::to_string(device) : "unknown", reason, lost_device_text(state));
+}
+
+}  // namespace
+
+void fail_call(ExitCode code, const char* call, const char* file, int line, std::string_view reason) {
+  fail_in(device_state(), code, call, file, line, reason);
 }
 
 void fail_call(cudaError_t code, const char* call, const char* file, int line) {
-  fail_call(code == cudaErrorMemoryAllocation ? ExitCode::kMemory : ExitCode::kDevice, call, file, line,
-            fmt::format("{} ({})", cudaGetErrorString(code), cudaGetErrorName(code)));
+  fail_in(code, code == cudaErrorMemoryAllocation ? ExitCode::kMemory : ExitCode::kDevice, call, file, line,
+          fmt::format("{} ({})", cudaGetErrorString(code), cudaGetErrorName(code)));
 }
 
 void report_failed_release(const char* call, const char* reason) {

@@ -27,11 +27,18 @@ std::string driver_reason() {
                      version_text(driver), version_text(needed));
 }
 
+// A launcher that shows every process one device shows each another one, all as device 0.
+int ordinal_among(int devices, int rank) {
+  return devices == 1 ? 0 : rank;
+}
+
 std::string device_reason(int devices) {
-  const int ordinal = local_rank();
+  const int ordinal = ordinal_among(devices, local_rank());
   if (ordinal >= devices) {
-    return fmt::format("process {} of this machine has no device of its own: {} found; start one process a device",
-                       ordinal, devices);
+    return fmt::format(
+        "process {} of this machine has no device of its own: {} are visible; start one process a device, or let each "
+        "see only its own (CUDA_VISIBLE_DEVICES)",
+        ordinal, devices);
   }
   int major = 0, minor = 0;
   MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal));
@@ -66,9 +73,15 @@ const char* unusable_reason() {
   return text.empty() ? nullptr : text.c_str();
 }
 
-bool prefers_bf16(int ordinal) {
+int device_ordinal(int rank) {
+  int devices = 0;
+  MHMOE_CUDA_CHECK(cudaGetDeviceCount(&devices));
+  return ordinal_among(devices, rank);
+}
+
+bool prefers_bf16(int rank) {
   int major = 0;
-  MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal));
+  MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_ordinal(rank)));
   return major >= kOldestMajor;
 }
 

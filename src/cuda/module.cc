@@ -5,6 +5,7 @@
 #include "cuda/kernel_table.h"
 #include "device/backend.h"
 #include "device/self_communicator.h"
+#include "interface_hash.h"
 #include "kernels/kernels.h"
 
 namespace mhmoe::cuda {
@@ -46,6 +47,11 @@ const ops::KernelTable& kernel_table() {
 }
 
 }  // namespace mhmoe::cuda
+
+extern "C" {
+extern MHMOE_API const char mhmoe_backend_interface[];
+const char mhmoe_backend_interface[] = MHMOE_INTERFACE_HASH;
+}
 
 extern "C" MHMOE_API const mhmoe::Backend* mhmoe_backend_entry() {
   static const mhmoe::Backend backend = {

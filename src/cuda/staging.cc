@@ -35,10 +35,10 @@ void StagingRing::allocate(size_t segment_bytes) {
 
 void StagingRing::release() {
   if (memory_ == nullptr) return;
-  // Copies may still read it.
-  cudaError_t code = cudaStreamSynchronize(stream_);
-  if (code == cudaSuccess) code = cudaFreeHost(memory_);
-  if (code != cudaSuccess) report_failed_release("release of pinned memory", cudaGetErrorString(code));
+  // Copies may still read it; none does once the wait has failed, since the device is lost then.
+  for (const cudaError_t code : {cudaStreamSynchronize(stream_), cudaFreeHost(memory_)}) {
+    if (code != cudaSuccess) report_failed_release("release of pinned memory", cudaGetErrorString(code));
+  }
   memory_ = nullptr;
 }
 

@@ -5,12 +5,27 @@
 #include <filesystem>
 
 #include "core/float_environment.h"
+#include "interface_hash.h"
 
 namespace mhmoe {
 namespace {
 
 std::filesystem::path module_path(std::string_view name) {
   return std::filesystem::read_symlink("/proc/self/exe").parent_path() / fmt::format("libmhmoe_{}.so", name);
+}
+
+void* symbol_of(void* handle, const std::filesystem::path& path, const char* name) {
+  void* symbol = dlsym(handle, name);
+  if (symbol == nullptr) fail(ExitCode::kDevice, "{} is no mhmoe module: it has no symbol {}", path.string(), name);
+  return symbol;
+}
+
+// Classes and tables of other headers would be taken for ours.
+void check_interface(const std::filesystem::path& path, std::string_view interface) {
+  if (interface == MHMOE_INTERFACE_HASH) return;
+  fail(ExitCode::kDevice,
+       "{} was built from other sources than this program (interface {}, expected {}); build both: ninja -C {}",
+       path.string(), interface, MHMOE_INTERFACE_HASH, path.parent_path().string());
 }
 
 // Modules stay loaded until the process ends: their tables and types are referred to from everywhere.
@@ -22,11 +37,8 @@ const Backend& load_module(const std::filesystem::path& path) {
     fail(ExitCode::kDevice, "cannot load the module {}: {}; install what is missing, or use --device cpu",
          path.string(), dlerror());
   }
-  const auto entry = reinterpret_cast<BackendEntry>(dlsym(handle, kBackendEntrySymbol));
-  if (entry == nullptr) {
-    fail(ExitCode::kDevice, "{} is no mhmoe module: it has no symbol {}", path.string(), kBackendEntrySymbol);
-  }
-  return *entry();
+  check_interface(path, static_cast<const char*>(symbol_of(handle, path, kBackendInterfaceSymbol)));
+  return *reinterpret_cast<BackendEntry>(symbol_of(handle, path, kBackendEntrySymbol))();
 }
 
 ChosenBackend use_cpu(const Backend& cpu, std::string reason) {

@@ -14,7 +14,7 @@ struct Backend {
   const char* name;  // "cpu", "cuda", "emulated"
   DeviceKind kind;
   const ops::KernelTable& kernels;
-  // ordinal: of the machine's devices; a process of a job uses the one of its local_rank().
+  // ordinal: local_rank(), this process's number on its machine: the device of that number, or the only visible one.
   std::unique_ptr<Context> (*create_context)(int ordinal);
   std::unique_ptr<Communicator> (*create_communicator)();
   // Null when a device answers, else why none does: "driver missing", ...
@@ -25,6 +25,9 @@ struct Backend {
 // The symbol every module exports: extern "C" const mhmoe::Backend* mhmoe_backend_entry().
 using BackendEntry = const Backend* (*)();
 inline constexpr const char* kBackendEntrySymbol = "mhmoe_backend_entry";
+// And, looked at before that: extern "C" const char mhmoe_backend_interface[], the MHMOE_INTERFACE_HASH it was built
+// with.
+inline constexpr const char* kBackendInterfaceSymbol = "mhmoe_backend_interface";
 
 struct ChosenBackend {
   const Backend* backend;

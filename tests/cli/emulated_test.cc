@@ -123,6 +123,14 @@ TEST_F(EmulatedProgram, GoesOnFromTheOtherDevicesCheckpoints) {
   }
 }
 
+// What the program could not release is no finding that takes the place of the device's error.
+TEST_F(EmulatedProgram, AKernelsFaultIsAnErrorOfTheDevice) {
+  const Outcome outcome = run("train tiny.json --threads 1 --device emulated", "env EMULATOR_FAIL=fault:40");
+  EXPECT_EQ(outcome.code, 69) << outcome.err;
+  EXPECT_NE(outcome.err.find("a kernel failed and this process can no longer use the device"), std::string::npos)
+      << outcome.err;
+}
+
 TEST_F(EmulatedProgram, IsTheSameRunTwice) {
   train("emulated", "once", "");
   train("emulated", "twice", "");

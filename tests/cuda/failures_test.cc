@@ -48,12 +48,25 @@ TEST_F(DeviceFailures, AMachineThatCannotBeUsedSaysWhyAndWhatToDo) {
 }
 
 TEST_F(DeviceFailures, EveryProcessOfAMachineHasADeviceOfItsOwn) {
-  const WithVariable rank("OMPI_COMM_WORLD_LOCAL_RANK", "1");
-  EXPECT_EQ(refusal_of([] { open_backend("emulated", cpu::backend()); }).message,
-            "--device emulated: no usable device: process 1 of this machine has no device of its own: 1 found; start "
-            "one process a device; use --device cpu");
+  const WithVariable rank("SLURM_LOCALID", "3");
   const WithVariable devices("EMULATOR_DEVICES", "2");
+  EXPECT_EQ(refusal_of([] { open_backend("emulated", cpu::backend()); }).message,
+            "--device emulated: no usable device: process 3 of this machine has no device of its own: 2 are visible; "
+            "start one process a device, or let each see only its own (CUDA_VISIBLE_DEVICES); use --device cpu");
+  const WithVariable more("EMULATOR_DEVICES", "4");
   EXPECT_EQ(refusal_of([] { open_backend("emulated", cpu::backend()); }).message, "no error");
+}
+
+// As with one GPU a task, which every process knows as device 0.
+TEST_F(DeviceFailures, TheOnlyVisibleDeviceBelongsToTheProcess) {
+  const WithVariable rank("SLURM_LOCALID", "3");
+  const WithVariable devices("EMULATOR_DEVICES", "1");
+  EXPECT_EQ(refusal_of([] {
+              const Backend& backend = *open_backend("emulated", cpu::backend()).backend;
+              EXPECT_TRUE(backend.prefers_bf16(3));
+              EXPECT_EQ(backend.create_context(3)->name(), "emulated CUDA (correctness only)");
+            }).message,
+            "no error");
 }
 
 TEST_F(DeviceFailures, ARefusedCallSaysWhichWhereAndOnWhatRankAndDevice) {

@@ -11,7 +11,12 @@ const char* backend_name() {
 }
 
 std::string context_name(int /*ordinal*/) {
-  log::warning("the emulated device shows what CUDA kernels compute; {}", emulator::limits());
+  // Once a process: a run opens more than one context.
+  static const bool warned = [] {
+    log::warning("the emulated device shows what CUDA kernels compute; {}", emulator::limits());
+    return true;
+  }();
+  static_cast<void>(warned);
   return "emulated CUDA (correctness only)";
 }
 
