@@ -68,7 +68,7 @@ struct TrainConfig {
   double gradient_clip_norm = 2.0;  // 0: off
   Recompute recompute = Recompute::kNone;
   bool cuda_graphs = false;
-  bool forbid_host_sync = false;  // for finding such waits; observed steps are exempt
+  bool forbid_host_sync = false;   // for finding such waits; observed steps are exempt
   int64_t max_refused_steps = 10;  // in a row
   SpikeGuardConfig spike_guard;
 };

@@ -39,7 +39,7 @@ class TrainingRun {
   void open_files(const std::map<std::string, int64_t>& bytes);
   void restore(const Checkpoint& checkpoint);
   void restore_tensors(const Checkpoint& checkpoint);
-  void log_start(const Backend& backend);
+  void log_start();
 
   // training_run.cc
   void step();

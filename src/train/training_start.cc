@@ -62,7 +62,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       run_id_(new_run_id()),
       status_(status_of_this_process()) {
   open_folder(options);
-  log_start(backend);
+  log_start();
 }
 
 std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend, const RunOptions& options) const {
@@ -168,7 +168,7 @@ void TrainingRun::restore_tensors(const Checkpoint& checkpoint) {
   nn::load_flat_vectors(*ctx_, parameters, moments, checkpoint.read("optimizer"));
 }
 
-void TrainingRun::log_start(const Backend& backend) {
+void TrainingRun::log_start() {
   constexpr double kMebibyte = 1 << 20;
   log::info("run {}: device {}, {} with denormal numbers kept, {} parameters", folder_->path(), ctx_->name(),
             compute_ == DType::kBF16 ? "bf16" : "fp32",
@@ -181,9 +181,6 @@ void TrainingRun::log_start(const Backend& backend) {
             short_count(static_cast<double>(sequences * config_.data.sequence_length)), config_.train.steps,
             config_.train.batch_tokens,
             static_cast<double>(config_.train.steps * trainer_.batch_sequences()) / static_cast<double>(sequences));
-  if (std::string_view(backend.name) == "emulated") {
-    log::warning("the emulated device shows correctness only; its speed means nothing");
-  }
 }
 
 }  // namespace mhmoe::train
