@@ -173,7 +173,7 @@ if [ $fast = yes ]; then
 elif ! command -v clang++ >/dev/null || [ ! -e build/test/libmhmoe_emulated.so ]; then
   skip "kernels under clang's sanitizers: no clang++, or no CUDA headers"
 else
-  check "kernels on the emulator, guards around shared memory (clang, ASan and UBSan)" scripts/test_emulator.sh address
+  check "the emulator guards shared memory (clang, ASan and UBSan)" scripts/test_emulator.sh address
   check "kernels on the emulator, races (clang, ThreadSanitizer)" scripts/test_emulator.sh thread
 fi
 if [ $fast = yes ]; then

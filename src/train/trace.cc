@@ -141,6 +141,7 @@ std::vector<HostTensor> trace(Context& ctx, const nn::ModelConfig& config, const
 
 void write_trace(const std::string& path, const std::vector<HostTensor>& tensors) {
   std::vector<NamedTensor> named;
+  named.reserve(tensors.size());
   for (const HostTensor& tensor : tensors) named.push_back({tensor.name, tensor.view(), tensor.dims.empty()});
   write_safetensors(path, named);
 }
