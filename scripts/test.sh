@@ -111,7 +111,7 @@ check "build" build build/test -- all
 [ "$failed" = 0 ] || finish
 sanitized=()
 if [ $fast = no ]; then
-  for folder in core ops reference emulator cuda; do
+  for folder in core ops reference emulator; do
     [ ! -e build/test/test_$folder ] || sanitized+=("test_$folder")
   done
   check "build with ASan and UBSan (${sanitized[*]})" build build/asan -DMHMOE_SANITIZE=address,undefined \

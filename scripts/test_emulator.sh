@@ -1,8 +1,7 @@
 #!/bin/bash
 # The emulator and the kernels on it under the sanitizers that need clang: usage: scripts/test_emulator.sh [address|thread]
-# address: overruns of static shared memory, which g++'s builds do not guard, in the emulator's own planted kernels (those
-# of the backend run under g++'s sanitizers). thread: races within and between blocks, in both. Without an argument both.
-# Builds in build/clang_address and build/clang_thread; small shapes only.
+# address: overruns of static shared memory, which g++'s builds do not guard, in the emulator's own planted kernels.
+# thread: races within and between blocks, also in the backend's kernels. Without an argument both. Builds in build/clang_address and build/clang_thread; small shapes only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
