@@ -37,7 +37,7 @@ STATEMENTS = re.compile(
 NOT_COMPILED = ("kernels/ptx.cuh", "kernels/device.cuh")
 # A copy that is waited for with one more still under way is as wrong as one that is not waited for.
 WEAKER_WAIT = re.compile(r"cp_async_wait<([^<>]*)>\(\);")
-# The line of a function's name: not indented, or a member's body that begins there.
+# The line of a function's name, or of a member's body.
 FUNCTION = re.compile(r"^(?:(?! |template|using|#)[\w:<>,&*~ ]*?\b(~?\w+)\(|  (?!if|for|while|switch|return)"
                       r"[\w:<>,&*~ ]*?\b(~?\w+)\([^;]*\{| +(\w+_kernel)\()")
 
@@ -46,7 +46,6 @@ FUNCTION = re.compile(r"^(?:(?! |template|using|#)[\w:<>,&*~ ]*?\b(~?\w+)\(|  (?
 Mutant = namedtuple("Mutant", "file key line text")
 # everything: run all suites, not only those of the mutant's file.
 Mode = namedtuple("Mode", "name program environment everything", defaults=[False])
-
 
 MODES = [
     Mode("own tests", "test_cuda", {}),
@@ -110,7 +109,8 @@ class Scratch:
         self.folder, self.build, self.modes = folder, build, modes
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        shutil.copy2(build / "libmhmoe_test_kernels.so", folder)
+        for library in build.glob("libmhmoe_test_*.so"):
+            shutil.copy2(library, folder)
         self.listed = {}
         for program in {mode.program for mode in modes}:
             shutil.copy2(build / program, folder)
