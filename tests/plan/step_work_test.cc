@@ -9,27 +9,16 @@
 #include "ops/matmul.h"
 #include "ops/rms_norm.h"
 #include "ops/routing.h"
+#include "plan/small_run.h"
 #include "train/flops.h"
 
 namespace mhmoe::plan {
 namespace {
 
 // Slots of experts come out even: 2 x 24 tokens x 3 heads over 4 experts.
-train::RunConfig small_run() {
-  train::RunConfig config;
-  config.data.sequence_length = 24;
-  config.model.vocab_size = 101;
-  config.model.layers = 4;
-  config.model.hidden_size = 48;
-  config.model.attention_heads = 4;
-  config.model.ffn.hidden_size = 40;
-  config.model.moe.every_n_layers = 2;
+train::RunConfig even_run() {
+  train::RunConfig config = small_run();
   config.model.moe.experts = 4;
-  config.model.moe.top_k = 2;
-  config.model.moe.heads = 3;
-  config.model.moe.expert_hidden_size = 24;
-  config.train.batch_tokens = 4 * 24;
-  config.train.micro_batch_sequences = 2;
   return config;
 }
 
@@ -40,7 +29,7 @@ double flops_of(const std::vector<OpWork>& work) {
 }
 
 std::vector<train::RunConfig> variants() {
-  std::vector<train::RunConfig> all(5, small_run());
+  std::vector<train::RunConfig> all(5, even_run());
   all[1].model.moe.every_n_layers = 0;
   all[2].model.moe.capacity_factor = std::nullopt;
   all[3].model.moe.heads = 1;
@@ -69,7 +58,7 @@ TEST(StepWork, ProductsAddUpToTheModelsFlops) {
 }
 
 TEST(StepWork, UnevenSlotsCountInFull) {
-  train::RunConfig config = small_run();
+  train::RunConfig config = even_run();
   config.model.moe.experts = 5;  // 2 x ceil(144 / 5) slots each: 290 in all, for 288 rows
   double grouped = 0;
   for (const OpWork& row : work_of_step(config, DeviceKind::kCuda, DType::kBF16)) {
@@ -161,7 +150,7 @@ TEST(Floor, IsTheLongerOfMemoryAndProducts) {
 }
 
 TEST(Floor, OfAStepIsTheSumOfItsCalls) {
-  const train::RunConfig config = small_run();
+  const train::RunConfig config = even_run();
   const std::vector<OpWork> work = work_of_step(config, DeviceKind::kCuda, DType::kBF16);
   const StepFloor step = floor_of_step(work, config, find_gpu("a100"));
   double seconds = 0;
