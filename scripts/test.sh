@@ -114,6 +114,7 @@ if [ $fast = no ]; then
   for folder in core ops reference emulator; do
     [ ! -e build/test/test_$folder ] || sanitized+=("test_$folder")
   done
+  [ ! -e build/test/test_emulator_nccl ] || sanitized+=(test_emulator_nccl)
   check "build with ASan and UBSan (${sanitized[*]})" build build/asan -DMHMOE_SANITIZE=address,undefined \
     -DCMAKE_CXX_FLAGS_RELEASE=-O1 -- "${sanitized[@]}"
 else

@@ -4,7 +4,6 @@
 #include "cpu/kernels.h"
 #include "cpu/product.h"
 #include "cpu/requirements.h"
-#include "device/self_communicator.h"
 
 namespace mhmoe::cpu {
 namespace {
@@ -46,7 +45,7 @@ const Backend& backend() {
       .kind = DeviceKind::kCpu,
       .kernels = kKernels,
       .create_context = [](int /*ordinal*/) { return create_context(kKernels); },
-      .create_communicator = [] { return make_self_communicator(); },
+      .create_communicator = nullptr,
       .unusable_reason = unusable_reason,
       .prefers_bf16 = [](int /*ordinal*/) { return native_bf16(); },
   };

@@ -4,7 +4,6 @@
 #include "cuda/identity.h"
 #include "cuda/kernel_table.h"
 #include "device/backend.h"
-#include "device/self_communicator.h"
 #include "interface_hash.h"
 #include "kernels/kernels.h"
 
@@ -59,7 +58,7 @@ extern "C" MHMOE_API const mhmoe::Backend* mhmoe_backend_entry() {
       .kind = mhmoe::DeviceKind::kCuda,
       .kernels = mhmoe::cuda::kernel_table(),
       .create_context = mhmoe::cuda::create_context,
-      .create_communicator = mhmoe::make_self_communicator,
+      .create_communicator = nullptr,
       .unusable_reason = mhmoe::cuda::unusable_reason,
       .prefers_bf16 = mhmoe::cuda::prefers_bf16,
   };

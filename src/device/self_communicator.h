@@ -4,10 +4,12 @@
 #include <memory>
 
 #include "device/communicator.h"
+#include "device/context.h"
 
 namespace mhmoe {
 
-// Rank 0 of 1; a sum over the one rank is what is already there, on any device.
-std::unique_ptr<Communicator> MHMOE_API make_self_communicator();
+// rank: this process's, of the job. Every call is done, by copies on the compute stream, when it returns; nothing counts
+// as traffic. ctx must outlive it.
+std::unique_ptr<Communicator> MHMOE_API make_self_communicator(Context& ctx, int rank = 0);
 
 }  // namespace mhmoe

@@ -1,0 +1,56 @@
+#include "comm/groups.h"
+
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "device/self_communicator.h"
+
+namespace mhmoe::comm {
+namespace {
+
+std::string common_divisors(int64_t world, int64_t experts) {
+  const int64_t greatest = std::gcd(world, experts);
+  std::string list;
+  for (int64_t d = 1; d <= greatest; ++d) {
+    if (greatest % d == 0) list += (list.empty() ? "" : ", ") + std::to_string(d);
+  }
+  return list;
+}
+
+// A rank alone needs no library.
+std::unique_ptr<Communicator> make_one(const Backend& backend, Context& ctx, Job& job, const std::vector<int>& ranks) {
+  if (job.size() == 1) return make_self_communicator(ctx, job.rank());
+  if (backend.create_communicator != nullptr) return backend.create_communicator(ctx, job, ranks);
+  return job.create_host_communicator(ranks);
+}
+
+}  // namespace
+
+Layout make_layout(int world, int rank, int64_t experts, int64_t asked) {
+  if (experts == 0) return {.world = world, .expert_parallel_size = 1, .rank = rank};
+  if (asked == 0) asked = std::gcd(int64_t{world}, experts);
+  if (world % asked != 0 || experts % asked != 0) {
+    fail(ExitCode::kConfig,
+         "parallel.expert_parallel_size: {} does not divide both the number of ranks, {}, and the number of experts, {} "
+         "(model.moe.experts); possible are {}",
+         asked, world, experts, common_divisors(world, experts));
+  }
+  return {.world = world, .expert_parallel_size = static_cast<int>(asked), .rank = rank};
+}
+
+ParallelGroups make_groups(const Backend& backend, Context& ctx, Job& job, const Layout& layout) {
+  std::vector<int> world(static_cast<size_t>(layout.world)), expert, replica;
+  std::iota(world.begin(), world.end(), 0);
+  for (const int rank : world) {
+    const Layout other{layout.world, layout.expert_parallel_size, rank};
+    if (other.replica() == layout.replica()) expert.push_back(rank);
+    if (other.expert_rank() == layout.expert_rank()) replica.push_back(rank);
+  }
+  return {.layout = layout,
+          .world = make_one(backend, ctx, job, world),
+          .expert = make_one(backend, ctx, job, expert),
+          .replica = make_one(backend, ctx, job, replica)};
+}
+
+}  // namespace mhmoe::comm
