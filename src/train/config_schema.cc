@@ -17,6 +17,7 @@ using keys::Names;
 using keys::number;
 using keys::required;
 using keys::string;
+using keys::zero_is_null;
 
 constexpr double kMaxSteps = 1e9;
 constexpr double kMaxTokens = 1e15;
@@ -151,18 +152,39 @@ Table optimizer_keys() {
   };
 }
 
-Table other_keys() {
+Table parallel_keys() {
+  const Names<Hierarchical> hierarchical = {
+      {Hierarchical::kAuto, "auto"}, {Hierarchical::kOn, "on"}, {Hierarchical::kOff, "off"}};
   return {
-      later("parallel.expert_parallel_size", {"null", "1"}, "expert parallelism is",
-            "ranks that share one set of experts"),
+      zero_is_null(integer(
+          "parallel.expert_parallel_size", 1, 1 << 20,
+          "ranks that share one set of experts; null: the greatest common divisor of ranks and experts",
+          [](auto& c) -> auto& { return c.parallel.expert_parallel_size; })),
       integer(
-          "parallel.overlap_chunks", 1, 64, "groups of experts pipelined with their transfers; no effect on one rank",
+          "parallel.overlap_chunks", 1, 64,
+          "groups of a rank's experts pipelined with their transfers; no effect on one rank",
           [](auto& c) -> auto& { return c.parallel.overlap_chunks; }),
-      later("parallel.width_invariant", {"false"}, "more than one rank is", "the same bytes at every number of ranks"),
-      later("parallel.verify_transfers", {"false"}, "transfers between ranks are", "checksums on transfers"),
+      boolean(
+          "parallel.width_invariant", "the same bytes at every number of ranks; on the CPU, for powers of two",
+          [](auto& c) -> auto& { return c.parallel.width_invariant; }),
+      boolean(
+          "parallel.verify_transfers", "checksums on the rows that travel between ranks",
+          [](auto& c) -> auto& { return c.parallel.verify_transfers; }),
+      choice(
+          "parallel.hierarchical_all_to_all", hierarchical,
+          "send rows within a node first, then between nodes; auto: where that makes fewer, larger messages",
+          [](auto& c) -> auto& { return c.parallel.hierarchical_all_to_all; }),
+      zero_is_null(integer(
+          "parallel.ranks_per_node", 1, 1 << 20, "ranks of a machine; null: as the launcher says",
+          [](auto& c) -> auto& { return c.parallel.ranks_per_node; })),
       integer(
           "parallel.timeout_seconds", 1, 1e6, "how long a rank waits for its peers; no effect on one rank",
           [](auto& c) -> auto& { return c.parallel.timeout_seconds; }),
+  };
+}
+
+Table other_keys() {
+  return {
       integer(
           "evaluation.every_steps", 1, kMaxSteps, "steps between validations",
           [](auto& c) -> auto& { return c.evaluation.every_steps; }),

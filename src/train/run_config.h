@@ -91,9 +91,16 @@ struct LogConfig {
   int64_t routing_every_steps = 1000;  // 0: none
 };
 
+enum class Hierarchical : uint8_t { kAuto, kOn, kOff };
+
 // Without effect on one rank.
 struct ParallelConfig {
-  int64_t overlap_chunks = 2;
+  int64_t expert_parallel_size = 0;  // 0 means null: the greatest common divisor of ranks and experts
+  int64_t overlap_chunks = 2;        // groups of a rank's experts whose transfers overlap with their products
+  bool width_invariant = false;
+  bool verify_transfers = false;
+  Hierarchical hierarchical_all_to_all = Hierarchical::kAuto;
+  int64_t ranks_per_node = 0;  // 0 means null: as the launcher says
   int64_t timeout_seconds = 600;
 };
 
