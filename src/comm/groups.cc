@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "device/self_communicator.h"
+#include "device/sizing_communicator.h"
 
 namespace mhmoe::comm {
 namespace {
@@ -17,6 +18,19 @@ std::string common_divisors(int64_t world, int64_t experts) {
   }
   return list;
 }
+
+// The members of the three groups that a rank belongs to.
+struct Ranks {
+  explicit Ranks(const Layout& layout) {
+    for (int rank = 0; rank < layout.world; ++rank) {
+      const Layout other{layout.world, layout.expert_parallel_size, rank};
+      world.push_back(rank);
+      if (other.replica() == layout.replica()) expert.push_back(rank);
+      if (other.expert_rank() == layout.expert_rank()) replica.push_back(rank);
+    }
+  }
+  std::vector<int> world, expert, replica;
+};
 
 // A rank alone needs no library.
 std::unique_ptr<Communicator> make_one(const Backend& backend, Context& ctx, Job& job, const std::vector<int>& ranks) {
@@ -40,17 +54,30 @@ Layout make_layout(int world, int rank, int64_t experts, int64_t asked) {
 }
 
 ParallelGroups make_groups(const Backend& backend, Context& ctx, Job& job, const Layout& layout) {
-  std::vector<int> world(static_cast<size_t>(layout.world)), expert, replica;
-  std::iota(world.begin(), world.end(), 0);
-  for (const int rank : world) {
-    const Layout other{layout.world, layout.expert_parallel_size, rank};
-    if (other.replica() == layout.replica()) expert.push_back(rank);
-    if (other.expert_rank() == layout.expert_rank()) replica.push_back(rank);
-  }
-  return {.layout = layout,
-          .world = make_one(backend, ctx, job, world),
-          .expert = make_one(backend, ctx, job, expert),
-          .replica = make_one(backend, ctx, job, replica)};
+  const Ranks ranks(layout);
+  return {.job = &job,
+          .layout = layout,
+          .world = make_one(backend, ctx, job, ranks.world),
+          .expert = make_one(backend, ctx, job, ranks.expert),
+          .replica = make_one(backend, ctx, job, ranks.replica)};
+}
+
+ParallelGroups make_single_groups(Context& ctx) {
+  return {.job = &single_job(),
+          .layout = {},
+          .world = make_self_communicator(ctx),
+          .expert = make_self_communicator(ctx),
+          .replica = make_self_communicator(ctx)};
+}
+
+ParallelGroups make_sizing_groups(Context& ctx, const Layout& layout) {
+  if (layout.world == 1) return make_single_groups(ctx);
+  const Ranks ranks(layout);
+  return {.job = &single_job(),
+          .layout = layout,
+          .world = make_sizing_communicator(layout.rank, ranks.world),
+          .expert = make_sizing_communicator(layout.rank, ranks.expert),
+          .replica = make_sizing_communicator(layout.rank, ranks.replica)};
 }
 
 }  // namespace mhmoe::comm

@@ -26,6 +26,7 @@ Layout make_layout(int world, int rank, int64_t experts, int64_t asked);
 
 // The communicators of one context. Every rank of the job makes them at the same place in order.
 struct ParallelGroups {
+  Job* job;
   Layout layout;
   std::unique_ptr<Communicator> world;    // all ranks
   std::unique_ptr<Communicator> expert;   // layout.expert_parallel_size consecutive ranks
@@ -33,5 +34,8 @@ struct ParallelGroups {
 };
 
 ParallelGroups make_groups(const Backend& backend, Context& ctx, Job& job, const Layout& layout);
+// Of a process alone; and of any rank of any layout for a sizing context, where communicators check shapes and no more.
+ParallelGroups make_single_groups(Context& ctx);
+ParallelGroups make_sizing_groups(Context& ctx, const Layout& layout);
 
 }  // namespace mhmoe::comm
