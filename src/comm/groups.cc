@@ -45,10 +45,11 @@ Layout make_layout(int world, int rank, int64_t experts, int64_t asked) {
   if (experts == 0) return {.world = world, .expert_parallel_size = 1, .rank = rank};
   if (asked == 0) asked = std::gcd(int64_t{world}, experts);
   if (world % asked != 0 || experts % asked != 0) {
-    fail(ExitCode::kConfig,
-         "parallel.expert_parallel_size: {} does not divide both the number of ranks, {}, and the number of experts, {} "
-         "(model.moe.experts); possible are {}",
-         asked, world, experts, common_divisors(world, experts));
+    fail(
+        ExitCode::kConfig,
+        "parallel.expert_parallel_size: {} does not divide both the number of ranks, {}, and the number of experts, {} "
+        "(model.moe.experts); possible are {}",
+        asked, world, experts, common_divisors(world, experts));
   }
   return {.world = world, .expert_parallel_size = static_cast<int>(asked), .rank = rank};
 }

@@ -15,8 +15,8 @@ struct Layout {
   int expert_parallel_size = 1;  // divides world and the number of experts
   int rank = 0;
 
-  int expert_rank() const { return rank % expert_parallel_size; }   // in the expert-parallel group
-  int replica() const { return rank / expert_parallel_size; }       // which group
+  int expert_rank() const { return rank % expert_parallel_size; }  // in the expert-parallel group
+  int replica() const { return rank / expert_parallel_size; }      // which group
   int replicas() const { return world / expert_parallel_size; }
 };
 

@@ -24,7 +24,7 @@ void PrefetchingLoader::read(int64_t first, std::span<int32_t> tokens, std::span
   ready_.wait(lock, [&] { return !batches_.empty(); });
   const Batch batch = std::move(batches_.front());
   batches_.pop_front();
-  taken_ += static_cast<int64_t>(size_) / loader_.sequence_length();
+  taken_ += stride();
   if (batch.error) {
     size_ = 0;  // so that the next read tries anew
     std::rethrow_exception(batch.error);
@@ -53,7 +53,7 @@ void PrefetchingLoader::work() {
     const uint64_t generation = generation_;
     const int64_t first = next_;
     Batch batch{.tokens = std::vector<int32_t>(size_), .targets = std::vector<int32_t>(size_), .error = {}};
-    next_ += static_cast<int64_t>(size_) / loader_.sequence_length();
+    next_ += stride();
     lock.unlock();
     try {
       loader_.read(first, batch.tokens, batch.targets);

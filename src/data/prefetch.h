@@ -17,8 +17,9 @@ namespace mhmoe::data {
 // Gives what loader.read() gives, whatever the order of calls; fast where each call continues the one before.
 class PrefetchingLoader {
  public:
+  // stride: from the first sequence of one read to that of the next; 0: reads follow each other without gaps.
   // The thread starts with the first read. `loader` must outlive this.
-  explicit PrefetchingLoader(const BatchLoader& loader) : loader_(loader) {}
+  explicit PrefetchingLoader(const BatchLoader& loader, int64_t stride = 0) : loader_(loader), stride_(stride) {}
   ~PrefetchingLoader();
   PrefetchingLoader(const PrefetchingLoader&) = delete;
   PrefetchingLoader& operator=(const PrefetchingLoader&) = delete;
@@ -33,9 +34,11 @@ class PrefetchingLoader {
     std::exception_ptr error;
   };
   void restart(int64_t first, size_t size);
+  int64_t stride() const { return stride_ > 0 ? stride_ : static_cast<int64_t>(size_) / loader_.sequence_length(); }
   void work();
 
   const BatchLoader& loader_;
+  const int64_t stride_;
   std::mutex mutex_;
   std::condition_variable ready_, room_;
   // Under the mutex:

@@ -16,8 +16,8 @@ struct Backend {
   const ops::KernelTable& kernels;
   // ordinal: local_rank(), this process's number on its machine: the device of that number, or the only visible one.
   std::unique_ptr<Context> (*create_context)(int ordinal);
-  // For tensors on its device, as Job::create_host_communicator. Null where they lie in host memory, which the job's own
-  // communicators serve.
+  // For tensors on its device, as Job::create_host_communicator. Null where they lie in host memory, which the job's
+  // own communicators serve.
   std::unique_ptr<Communicator> (*create_communicator)(Context& ctx, Job& job, std::span<const int> ranks);
   // Null when a device answers, else why none does: "driver missing", ...
   const char* (*unusable_reason)();

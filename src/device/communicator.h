@@ -14,9 +14,9 @@ struct Transfer {
   uint64_t number = 0;
 };
 
-// Blocks of rows that travel between ranks: rank p of the group gets the send_rows[p] rows of `in` from send_begin[p] on,
-// and its rows go to the receive_rows[p] rows of `out` from receive_begin[p] on. in, out: [rows, w] of equal dtype and w;
-// all spans: [size], read before the call returns. Rows of `out` that nobody sends to are left alone.
+// Blocks of rows that travel between ranks: rank p of the group gets the send_rows[p] rows of `in` from send_begin[p]
+// on, and its rows go to the receive_rows[p] rows of `out` from receive_begin[p] on. in, out: [rows, w] of equal dtype
+// and w; all spans: [size], read before the call returns. Rows of `out` that nobody sends to are left alone.
 struct RowExchange {
   Tensor out, in;
   std::span<const int64_t> send_begin, send_rows, receive_begin, receive_rows;
@@ -34,8 +34,8 @@ struct Traffic {
 // stream). Until wait(), its outputs may not be read and none of its tensors written. Tensors lie on the context's
 // device, in state memory or in a CommunicationScope.
 //
-// purpose: names the call in messages ("layers.3.moe dispatch"); ranks that call different things, or disagree on sizes,
-// end the job with Error(kInternal) that names both.
+// purpose: names the call in messages ("layers.3.moe dispatch"); ranks that call different things, or disagree on
+// sizes, end the job with Error(kInternal) that names both.
 class MHMOE_API Communicator {
  public:
   enum class Kind : uint8_t { kAllReduce, kReduceScatter, kAllGather, kAllToAll };

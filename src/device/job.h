@@ -36,9 +36,9 @@ class MHMOE_API Job {
   virtual ~Job();
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual int local_rank() const = 0;     // among the ranks of its node, which are numbered in order of rank
+  virtual int local_rank() const = 0;      // among the ranks of its node, which are numbered in order of rank
   virtual int ranks_per_node() const = 0;  // of this node; parallel.ranks_per_node overrides what the launcher says
-  virtual int node() const = 0;           // nodes are numbered in order of their lowest ranks
+  virtual int node() const = 0;            // nodes are numbered in order of their lowest ranks
   virtual int nodes() const = 0;
 
   virtual void broadcast(void* data, size_t bytes, int root) = 0;

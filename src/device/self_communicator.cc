@@ -39,8 +39,8 @@ class SelfCommunicator final : public Communicator {
     MHMOE_CHECK(values.dtype == DType::kF32, "[{}] sums are of f32, got {}", purpose, values.describe());
   }
   Transfer move(const Tensor& out, const Tensor& in, std::string_view purpose) {
-    MHMOE_CHECK(out.dtype == in.dtype && out.count() == in.count(), "[{}] out is {}, in is {}", purpose,
-                out.describe(), in.describe());
+    MHMOE_CHECK(out.dtype == in.dtype && out.count() == in.count(), "[{}] out is {}, in is {}", purpose, out.describe(),
+                in.describe());
     if (out.data != in.data) ctx_.copy(out, in);
     return {};
   }

@@ -8,8 +8,8 @@
 
 namespace mhmoe {
 
-// rank: this process's, of the job. Every call is done, by copies on the compute stream, when it returns; nothing counts
-// as traffic. ctx must outlive it.
+// rank: this process's, of the job. Every call is done, by copies on the compute stream, when it returns; nothing
+// counts as traffic. ctx must outlive it.
 std::unique_ptr<Communicator> MHMOE_API make_self_communicator(Context& ctx, int rank = 0);
 
 }  // namespace mhmoe

@@ -56,6 +56,7 @@ struct ModelConfig {
   FeedForwardConfig ffn;
   MoeConfig moe;
 
+  int64_t moe_layers() const { return moe.every_n_layers > 0 ? layers / moe.every_n_layers : 0; }
   bool is_moe_layer(int64_t layer) const { return moe.every_n_layers > 0 && (layer + 1) % moe.every_n_layers == 0; }
   int64_t head_size() const { return hidden_size / attention_heads; }
   // Width of a sub-token.

@@ -33,22 +33,25 @@ std::string paths_of(std::span<const SafetensorsFile> files) {
   return paths;
 }
 
-void check_names_and_shapes(const ParameterStore& parameters, std::span<const FlatVector> vectors,
+void check_names_and_shapes(const ParameterStore& parameters, std::span<const std::string> prefixes,
                             std::span<const SafetensorsFile> files) {
   std::vector<std::string> missing, unexpected, wrong;
   std::set<std::string> expected;
-  for (const FlatVector& vector : vectors) {
-    parameters.visit([&](const Parameter& /*parameter*/, const ParameterPart& part) {
-      const std::string name = vector.prefix + part.name;
+  for (const std::string& prefix : prefixes) {
+    for (const ParameterStore::GlobalPart& part : parameters.global_parts()) {
+      const std::string name = prefix + part.name;
       expected.insert(name);
       const Tensor* found = find(files, name);
-      if (found == nullptr) return missing.push_back(name);
+      if (found == nullptr) {
+        missing.push_back(name);
+        continue;
+      }
       const bool readable = found->dtype == DType::kF32 || found->dtype == DType::kF64;
       if (!readable || !std::ranges::equal(found->shape(), part.dims)) {
         wrong.push_back(fmt::format("{} is {}, expected {}", name, found->describe(),
                                     Tensor(nullptr, DType::kF32, part.dims).describe()));
       }
-    });
+    }
   }
   for (const SafetensorsFile& file : files) {
     for (const std::string& name : file.names()) {
@@ -65,35 +68,44 @@ void check_names_and_shapes(const ParameterStore& parameters, std::span<const Fl
   }
 }
 
+// A tensor's elements as f32, converted into `buffer` where they are not.
+const float* as_floats(const Tensor& tensor, std::vector<float>& buffer) {
+  if (tensor.dtype == DType::kF32) return tensor.as<const float>();
+  const std::span<const double> wide(tensor.as<const double>(), static_cast<size_t>(tensor.count()));
+  buffer.assign(wide.begin(), wide.end());
+  return buffer.data();
+}
+
 }  // namespace
 
-void load_flat_vectors(Context& ctx, const ParameterStore& parameters, std::span<const FlatVector> vectors,
-                       std::span<const SafetensorsFile> files) {
-  check_names_and_shapes(parameters, vectors, files);
-  std::vector<float> values;
-  for (const FlatVector& vector : vectors) {
-    parameters.visit([&](const Parameter& parameter, const ParameterPart& part) {
-      const Tensor& source = *find(files, vector.prefix + part.name);
-      const Tensor target = vector.flat.slice(parameter.offset + part.offset, part.count());
-      if (source.dtype == DType::kF32) return ctx.upload(target, source.data);
-      const std::span<const double> wide(source.as<double>(), static_cast<size_t>(source.count()));
-      values.assign(wide.begin(), wide.end());
-      ctx.upload(target, values.data());
-    });
+void load_owned_vectors(Context& ctx, const ParameterStore& parameters, std::span<const OwnedVector> vectors,
+                        std::span<const SafetensorsFile> files) {
+  std::vector<std::string> prefixes;
+  for (const OwnedVector& vector : vectors) prefixes.push_back(vector.prefix);
+  check_names_and_shapes(parameters, prefixes, files);
+  std::vector<float> buffer;
+  for (const OwnedVector& vector : vectors) {
+    for (const ParameterStore::OwnedPiece& piece : parameters.owned_pieces()) {
+      const float* values = as_floats(*find(files, vector.prefix + piece.part->name), buffer);
+      ctx.upload(vector.owned.slice(piece.state_begin, piece.count), values + piece.part_begin);
+    }
   }
 }
 
 void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsFile> files) {
-  const FlatVector masters{"", parameters.master()};
-  load_flat_vectors(ctx, parameters, {&masters, 1}, files);
-  parameters.refresh_copies(ctx);
+  const std::string no_prefix;
+  check_names_and_shapes(parameters, {&no_prefix, 1}, files);
+  std::vector<float> buffer;
+  parameters.visit([&](const Parameter& parameter, const ParameterPart& part) {
+    parameters.set_part(ctx, parameter, part, as_floats(*find(files, part.name), buffer));
+  });
 }
 
 std::vector<NamedTensor> name_parts(const ParameterStore& parameters, float* values, const std::string& prefix) {
   std::vector<NamedTensor> tensors;
-  parameters.visit([&](const Parameter& parameter, const ParameterPart& part) {
-    tensors.push_back({prefix + part.name, Tensor(values + parameter.offset + part.offset, DType::kF32, part.dims)});
-  });
+  for (const ParameterStore::GlobalPart& part : parameters.global_parts()) {
+    tensors.push_back({prefix + part.name, Tensor(values + part.offset, DType::kF32, part.dims)});
+  }
   return tensors;
 }
 

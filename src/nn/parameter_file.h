@@ -11,21 +11,22 @@
 
 namespace mhmoe::nn {
 
-// A flat vector laid out like ParameterStore's, whose parts are stored as prefix + the part's name.
-struct FlatVector {
+// A vector of the parts that this rank owns, laid out like ParameterStore::owned_pieces, whose tensors are stored as
+// prefix + the part's name.
+struct OwnedVector {
   std::string prefix;
-  Tensor flat;  // f32
+  Tensor owned;  // f32 [owned_count()]
 };
 
-// Fills the vectors from `files`, which together hold exactly their parts (F32 or F64, of exactly the part's shape).
-// Throws Error(kBadData) naming the files and every missing, unexpected and ill-shaped tensor; then nothing was
-// changed.
-void load_flat_vectors(Context& ctx, const ParameterStore& parameters, std::span<const FlatVector> vectors,
-                       std::span<const SafetensorsFile> files);
-// The masters, by names without prefix; refreshes the compute copies.
+// Fills this rank's shards of the vectors from `files`, which together hold exactly the parts of the whole model (F32
+// or F64, of exactly the part's shape). Throws Error(kBadData) naming the files and every missing, unexpected and
+// ill-shaped tensor; then nothing was changed.
+void load_owned_vectors(Context& ctx, const ParameterStore& parameters, std::span<const OwnedVector> vectors,
+                        std::span<const SafetensorsFile> files);
+// The values of this rank's parts, and its masters, by names without prefix.
 void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsFile> files);
 
-// Views of the parts of `values`, host memory laid out like the store's flat vectors.
+// Views of the parts of `values`, host memory with those of the whole model at their global offsets.
 std::vector<NamedTensor> name_parts(const ParameterStore& parameters, float* values, const std::string& prefix = "");
 
 }  // namespace mhmoe::nn

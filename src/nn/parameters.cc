@@ -4,22 +4,14 @@
 
 #include "core/parallel_for.h"
 #include "core/philox.h"
-#include "ops/elementwise.h"
 
 namespace mhmoe::nn {
 namespace {
-
-// Keeps every parameter 256-byte aligned in f32 and 128-byte aligned in bf16.
-constexpr int64_t kAlignment = 64;
 
 int64_t product(const std::vector<int64_t>& dims) {
   int64_t n = 1;
   for (const int64_t dim : dims) n *= dim;
   return n;
-}
-
-Tensor flat_slice(const Tensor& flat, int64_t offset, const std::vector<int64_t>& dims) {
-  return Tensor(flat.slice(offset, product(dims)).data, flat.dtype, dims, flat.device);
 }
 
 void fill(std::span<float> values, const Init& init, uint64_t seed, const std::string& name) {
@@ -62,40 +54,44 @@ int64_t Parameter::count() const {
 }
 
 Parameter& ParameterStore::add(ParameterKind kind, std::string name, std::vector<int64_t> dims, Init init) {
-  std::vector<ParameterPart> parts{{std::move(name), dims, init, 0}};
+  std::vector<ParameterPart> parts{{std::move(name), dims, init}};
   return add_packed(kind, std::move(dims), std::move(parts));
 }
 
 Parameter& ParameterStore::add_packed(ParameterKind kind, std::vector<int64_t> dims, std::vector<ParameterPart> parts) {
-  int64_t offset = 0;
+  const size_t count = parts.size();
+  Parameter& added = add_experts(kind, std::move(dims), std::move(parts), 0, count);
+  added.placement = Placement::kEverywhere;
+  return added;
+}
+
+Parameter& ParameterStore::add_experts(ParameterKind kind, std::vector<int64_t> dims, std::vector<ParameterPart> parts,
+                                       size_t local_begin, size_t local_count) {
+  MHMOE_CHECK(local_begin + local_count <= parts.size(), "parameter {}: parts {} to {} of {}", parts[0].name,
+              local_begin, local_begin + local_count, parts.size());
   for (ParameterPart& part : parts) {
+    part.global_offset = global_count_;
+    global_parts_.push_back({part.name, part.dims, global_count_});
+    global_count_ += part.count();
+  }
+  const auto first = parts.begin() + static_cast<ptrdiff_t>(local_begin);
+  std::vector<ParameterPart> local(first, first + static_cast<ptrdiff_t>(local_count));
+  int64_t offset = 0;
+  for (ParameterPart& part : local) {
     part.offset = offset;
     offset += part.count();
   }
   MHMOE_CHECK(offset == product(dims), "parameter {}: its parts have {} elements, the whole has {}", parts[0].name,
               offset, product(dims));
-  parameters_.push_back({kind, std::move(dims), std::move(parts), flat_count_, {}, {}, {}});
-  flat_count_ += (offset + kAlignment - 1) / kAlignment * kAlignment;
+  parameters_.push_back({.kind = kind,
+                         .placement = Placement::kWithExperts,
+                         .dims = std::move(dims),
+                         .parts = std::move(local),
+                         .order = static_cast<int64_t>(parameters_.size()),
+                         .value = {},
+                         .master = {},
+                         .gradient = {}});
   return parameters_.back();
-}
-
-void ParameterStore::allocate(Context& ctx, DType compute, bool gradients) {
-  compute_ = compute;
-  master_ = ctx.state().allocate("parameters", DType::kF32, {flat_count_});
-  ctx.fill_zero(master_);
-  if (compute != DType::kF32) {
-    copy_ = ctx.state().allocate("parameter copies", compute, {flat_count_});
-    ctx.fill_zero(copy_);
-  }
-  if (gradients) {
-    gradient_ = ctx.state().allocate("gradients", DType::kF32, {flat_count_});
-    ctx.fill_zero(gradient_);
-  }
-  for (Parameter& p : parameters_) {
-    p.master = flat_slice(master_, p.offset, p.dims);
-    p.value = p.kind == ParameterKind::kMatrix && !copy_.empty() ? flat_slice(copy_, p.offset, p.dims) : p.master;
-    if (gradients) p.gradient = flat_slice(gradient_, p.offset, p.dims);
-  }
 }
 
 void ParameterStore::initialize(Context& ctx, uint64_t seed) {
@@ -104,29 +100,14 @@ void ParameterStore::initialize(Context& ctx, uint64_t seed) {
   visit([&](const Parameter& parameter, const ParameterPart& part) {
     values.resize(static_cast<size_t>(part.count()));
     fill(values, part.init, seed, part.name);
-    ctx.upload(part_of(parameter.master, part), values.data());
+    set_part(ctx, parameter, part, values.data());
   });
-  refresh_copies(ctx);
-}
-
-void ParameterStore::refresh_copies(Context& ctx) {
-  if (!copy_.empty()) ops::cast(ctx, {.out = copy_, .in = master_});
 }
 
 void ParameterStore::visit(const std::function<void(const Parameter&, const ParameterPart&)>& f) const {
   for (const Parameter& parameter : parameters_) {
     for (const ParameterPart& part : parameter.parts) f(parameter, part);
   }
-}
-
-int64_t ParameterStore::parameter_count() const {
-  int64_t n = 0;
-  for (const Parameter& parameter : parameters_) n += parameter.count();
-  return n;
-}
-
-Tensor ParameterStore::part_of(const Tensor& tensor, const ParameterPart& part) {
-  return flat_slice(tensor, part.offset, part.dims);
 }
 
 }  // namespace mhmoe::nn

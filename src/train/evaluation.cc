@@ -1,6 +1,7 @@
 #include "train/evaluation.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numbers>
 
@@ -17,7 +18,7 @@ double ValidationScore::perplexity_dropless() const {
 }
 
 double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const HostBatch& batch,
-                   std::optional<double> capacity_factor) {
+                   std::optional<double> capacity_factor, Communicator* experts) {
   ArenaScope scope(ctx.step());
   const DeviceBatch on_device = {
       .tokens = ctx.step().allocate("tokens", DType::kI32, {batch.sequences, batch.length}),
@@ -52,37 +53,65 @@ Evaluation::Evaluation(const RunConfig& config, const data::Tokenizer& tokenizer
   }
 }
 
-double Evaluation::mean_loss(Context& ctx, Task& task, const data::ValidationSet& set,
-                             std::optional<double> capacity_factor, const std::function<void(int64_t)>& scored) const {
-  double sum = 0;
-  int64_t count = 0;
-  for (int64_t first = 0; first < set.sequences(); first += count) {
-    count = std::min(config_.train.micro_batch_sequences, set.sequences() - first);
-    HostBatch batch(count, config_.data.sequence_length);
-    set.read(first, batch.tokens, batch.targets);
-    sum += score_batch(ctx, task, config_.model, batch, capacity_factor);
-    scored(count);
+// The sum of a micro-batch's cross-entropies.
+double Evaluation::score(const Scoring& with, const data::ValidationSet& set, std::optional<double> capacity_factor,
+                         int64_t micro_batch) const {
+  const int64_t first = micro_batch * config_.train.micro_batch_sequences;
+  const int64_t count = std::min(config_.train.micro_batch_sequences, set.sequences() - first);
+  HostBatch batch(count, config_.data.sequence_length);
+  set.read(first, batch.tokens, batch.targets);
+  const double sum = score_batch(with.ctx, with.task, config_.model, batch, capacity_factor, with.groups.expert.get());
+  with.scored(count);
+  return sum;
+}
+
+// Ranks that share experts compute together, so all have micro-batches of one size at a time. What is left when ranks
+// have had the same number of whole ones is computed by all of them: the last ones, then one that is not whole.
+double Evaluation::mean_loss(const Scoring& with, const data::ValidationSet& set,
+                             std::optional<double> capacity_factor) const {
+  const int64_t size = config_.train.micro_batch_sequences, ranks = with.groups.layout.world;
+  const int64_t whole = set.sequences() / size, all = (set.sequences() + size - 1) / size;
+  std::vector<int64_t> sums(static_cast<size_t>(all));  // the bits of doubles; 0 where another rank scores
+  const auto keep = [&](int64_t micro_batch, double sum) {
+    sums[static_cast<size_t>(micro_batch)] = std::bit_cast<int64_t>(sum);
+  };
+  for (int64_t first = 0; first < whole; first += ranks) {
+    const int64_t own = first + with.groups.layout.rank;
+    const double sum = score(with, set, capacity_factor, std::min(own, whole - 1));
+    if (own < whole) keep(own, sum);
   }
-  ctx.step().check_empty();
-  ctx.step().merge_blocks();
-  return sum / static_cast<double>(set.targets());
+  if (all > whole) {
+    const double sum = score(with, set, capacity_factor, whole);
+    if (with.groups.layout.rank == 0) keep(whole, sum);
+  }
+  with.groups.job->sum(sums);
+  with.ctx.step().check_empty();
+  with.ctx.step().merge_blocks();
+  double total = 0;
+  for (const int64_t sum : sums) total += std::bit_cast<double>(sum);
+  return total / static_cast<double>(set.targets());
 }
 
 std::vector<ValidationScore> Evaluation::run(Context& ctx, Task& task, const Progress& progress) const {
+  return run(ctx, task, comm::make_single_groups(ctx), progress);
+}
+
+std::vector<ValidationScore> Evaluation::run(Context& ctx, Task& task, const comm::ParallelGroups& groups,
+                                             const Progress& progress) const {
   std::vector<ValidationScore> scores;
   const std::optional<double> capacity = config_.model.moe.capacity_factor;
   const bool drops = capacity.has_value() && task.moe_layers() > 0;
   int64_t done = 0, total = 0;
   for (const auto& set : sets_) total += set->sequences() * (drops ? 2 : 1);
-  const auto scored = [&](int64_t sequences) {
-    done += sequences;
-    if (progress) progress(done, total);
-  };
+  const Scoring with{ctx, task, groups, [&](int64_t sequences) {
+                       done = std::min(total, done + sequences * groups.layout.world);
+                       if (progress) progress(done, total);
+                     }};
   for (size_t i = 0; i < sets_.size(); ++i) {
     const data::ValidationSet& set = *sets_[i];
     ValidationScore score{.name = config_.data.validation[i].name, .targets = set.targets()};
-    score.loss = mean_loss(ctx, task, set, capacity, scored);
-    score.loss_dropless = drops ? mean_loss(ctx, task, set, std::nullopt, scored) : score.loss;
+    score.loss = mean_loss(with, set, capacity);
+    score.loss_dropless = drops ? mean_loss(with, set, std::nullopt) : score.loss;
     const double bits = score.loss * static_cast<double>(set.targets()) / std::numbers::ln2;
     score.bits_per_byte = set.utf8_bytes() > 0 ? bits / static_cast<double>(set.utf8_bytes()) : 0;
     scores.push_back(score);

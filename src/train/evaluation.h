@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/groups.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "train/batch.h"
@@ -29,8 +30,9 @@ struct ValidationScore {
 };
 
 // Sum of the cross-entropies of all sequences of the batch, as one micro-batch.
+// experts: as nn::Pass.
 double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const HostBatch& batch,
-                   std::optional<double> capacity_factor);
+                   std::optional<double> capacity_factor, Communicator* experts = nullptr);
 
 class Evaluation {
  public:
@@ -41,11 +43,22 @@ class Evaluation {
   Evaluation(const RunConfig& config, const data::Tokenizer& tokenizer);
 
   std::vector<ValidationScore> run(Context& ctx, Task& task, const Progress& progress = {}) const;
+  // The same by all ranks of a job, each with a share of the micro-batches; all get the scores, which are the same bits
+  // at any number of ranks. Every rank calls.
+  std::vector<ValidationScore> run(Context& ctx, Task& task, const comm::ParallelGroups& groups,
+                                   const Progress& progress = {}) const;
   std::vector<std::string> names() const;
 
  private:
-  double mean_loss(Context& ctx, Task& task, const data::ValidationSet& set, std::optional<double> capacity_factor,
-                   const std::function<void(int64_t)>& scored) const;
+  struct Scoring {
+    Context& ctx;
+    Task& task;
+    const comm::ParallelGroups& groups;
+    std::function<void(int64_t)> scored;
+  };
+  double mean_loss(const Scoring& with, const data::ValidationSet& set, std::optional<double> capacity_factor) const;
+  double score(const Scoring& with, const data::ValidationSet& set, std::optional<double> capacity_factor,
+               int64_t micro_batch) const;
 
   const RunConfig& config_;
   std::vector<std::unique_ptr<data::ValidationSet>> sets_;

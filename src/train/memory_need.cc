@@ -5,13 +5,15 @@
 
 namespace mhmoe::train {
 
-MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops::KernelTable* kernels, DType compute) {
+MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops::KernelTable* kernels, DType compute,
+                          const comm::Layout& layout) {
   const std::unique_ptr<Context> ctx = make_sizing_context(device, kernels);
-  Trainer trainer(*ctx, config, compute);
-  trainer.step(HostBatch(trainer.batch_sequences(), config.data.sequence_length));
+  const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, layout);
+  Trainer trainer(*ctx, config, compute, groups);
+  trainer.step(HostBatch(trainer.local_sequences(), config.data.sequence_length));
   const HostBatch sequences(config.train.micro_batch_sequences, config.data.sequence_length);
-  score_batch(*ctx, trainer.task(), config.model, sequences, config.model.moe.capacity_factor);
-  score_batch(*ctx, trainer.task(), config.model, sequences, std::nullopt);
+  score_batch(*ctx, trainer.task(), config.model, sequences, config.model.moe.capacity_factor, groups.expert.get());
+  score_batch(*ctx, trainer.task(), config.model, sequences, std::nullopt, groups.expert.get());
   return {.state_bytes = ctx->state().peak_bytes(),
           .step_bytes = ctx->step().peak_bytes(),
           .state_by_name = ctx->state().peak_by_name(),

@@ -1,18 +1,23 @@
 #include "train/optimizer.h"
 
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "ops/elementwise.h"
+#include "train/exact_norm.h"
 
 namespace mhmoe::train {
 namespace {
 
+// A communicator keeps the last 64 transfers.
+constexpr size_t kMostUnderWay = 32;
 constexpr int64_t kLossScale = ops::kStepScalarCount;
 constexpr int64_t kSumSquares = StepScalars::kInputs;
 constexpr int64_t kLoss = kSumSquares + 1;
 
-bool decays(const nn::Parameter& parameter, WeightDecayOn on) {
-  return on == WeightDecayOn::kAll || parameter.kind != nn::ParameterKind::kVector;
+bool decays(nn::ParameterKind kind, WeightDecayOn on) {
+  return on == WeightDecayOn::kAll || kind != nn::ParameterKind::kVector;
 }
 
 }  // namespace
@@ -25,39 +30,29 @@ StepScalars::StepScalars(const Tensor& all_words)
       sum_squares(words.slice(kSumSquares, 1)),
       loss(words.slice(kLoss, 1)) {}
 
-Optimizer::Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, double clip_norm)
-    : parameters_(parameters), config_(config), clip_norm_(clip_norm) {
-  const int64_t count = parameters.master().count();
+Optimizer::Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config,
+                     const Options& options, const comm::ParallelGroups& groups)
+    : parameters_(parameters), config_(config), options_(options), groups_(groups) {
+  const int64_t count = parameters.owned_count();
   moment1_ = ctx.state().allocate("first moments", DType::kF32, {count});
   moment2_ = ctx.state().allocate("second moments", DType::kF32, {count});
+  norm_parts_ = ctx.state().allocate("gradient norm", DType::kF32, {groups.layout.world});
   ctx.fill_zero(moment1_);
   ctx.fill_zero(moment2_);
-  make_segments();
 }
 
-// Segments meet where the next one's first parameter begins: padding between parameters is zero and stays so.
-void Optimizer::make_segments() {
-  for (const nn::Parameter& parameter : parameters_.all()) {
-    const double decay = decays(parameter, config_.weight_decay_on) ? config_.weight_decay : 0;
-    if (!segments_.empty() && segments_.back().weight_decay == decay) continue;
-    if (!segments_.empty()) segments_.back().end = parameter.offset;
-    segments_.push_back({parameter.offset, parameters_.master().count(), decay});
-  }
-}
-
-void Optimizer::update_segment(Context& ctx, const StepScalars& scalars, const Segment& segment) const {
-  const int64_t count = segment.end - segment.begin;
-  const Tensor& copy = parameters_.copy();
-  ops::adam_update(ctx, {.master = parameters_.master().slice(segment.begin, count),
-                         .moment1 = moment1_.slice(segment.begin, count),
-                         .moment2 = moment2_.slice(segment.begin, count),
-                         .grad = parameters_.gradient().slice(segment.begin, count),
+void Optimizer::update_bucket(Context& ctx, const StepScalars& scalars, const nn::Bucket& bucket) const {
+  const double decay = decays(bucket.kind, config_.weight_decay_on) ? config_.weight_decay : 0;
+  ops::adam_update(ctx, {.master = bucket.owned_master,
+                         .moment1 = moment1_.slice(bucket.state_begin, bucket.owned_count),
+                         .moment2 = moment2_.slice(bucket.state_begin, bucket.owned_count),
+                         .grad = bucket.owned_gradient(),
                          .scalars = scalars.update,
-                         .copy = copy.empty() ? Tensor() : copy.slice(segment.begin, count),
+                         .copy = bucket.owned_copy,
                          .beta1 = static_cast<float>(config_.beta1),
                          .beta2 = static_cast<float>(config_.beta2),
                          .eps = static_cast<float>(config_.eps),
-                         .weight_decay = static_cast<float>(segment.weight_decay),
+                         .weight_decay = static_cast<float>(decay),
                          .decoupled = config_.kind == OptimizerKind::kAdamW});
 }
 
@@ -72,15 +67,47 @@ std::array<float, ops::kStepScalarCount> Optimizer::inputs(double learning_rate,
   return host;
 }
 
-void Optimizer::update(Context& ctx, const StepScalars& scalars) {
+// Shards do not overlap, so that their sums of squares add up to that of the whole gradient.
+void Optimizer::sum_squares(Context& ctx, const StepScalars& scalars) {
+  if (options_.width_invariant && !ctx.sizing()) {
+    std::vector<Tensor> owned;
+    for (const nn::Bucket& bucket : parameters_.buckets()) owned.push_back(bucket.owned_gradient());
+    const float sum = exact_sum_squares(*groups_.job, owned, parameters_.parameter_count());
+    return ctx.upload(scalars.sum_squares, &sum);
+  }
+  Communicator& world = *groups_.world;
+  const Tensor own = world.size() > 1 ? norm_parts_.slice(world.rank(), 1) : scalars.sum_squares;
+  ctx.fill_zero(own);
+  for (const nn::Bucket& bucket : parameters_.buckets()) {
+    ops::reduce(ctx, {.out = own, .in = bucket.owned_gradient(), .squares = true});
+  }
+  if (world.size() == 1) return;
+  world.wait(world.all_gather(norm_parts_, own, "gradient norm"));
   ctx.fill_zero(scalars.sum_squares);
-  ops::reduce(ctx, {.out = scalars.sum_squares, .in = parameters_.gradient(), .squares = true});
+  ops::reduce(ctx, {.out = scalars.sum_squares, .in = norm_parts_});
+}
+
+void Optimizer::gather_values() const {
+  std::vector<std::pair<Communicator*, Transfer>> under_way;
+  for (const nn::Bucket& bucket : parameters_.buckets()) {
+    Communicator& ranks = bucket.placement == nn::Placement::kEverywhere ? *groups_.world : *groups_.replica;
+    if (ranks.size() == 1) continue;
+    under_way.emplace_back(&ranks, ranks.all_gather(bucket.values, bucket.owned_values(), "parameters"));
+    if (under_way.size() < kMostUnderWay) continue;
+    for (const auto& [group, transfer] : under_way) group->wait(transfer);
+    under_way.clear();
+  }
+  for (const auto& [group, transfer] : under_way) group->wait(transfer);
+}
+
+void Optimizer::update(Context& ctx, const StepScalars& scalars) {
+  sum_squares(ctx, scalars);
   ops::clip_scale(ctx, {.scalars = scalars.update,
                         .sum_squares = scalars.sum_squares,
                         .loss = scalars.loss,
-                        .clip_norm = static_cast<float>(clip_norm_)});
-  for (const Segment& segment : segments_) update_segment(ctx, scalars, segment);
-  ctx.fill_zero(parameters_.gradient());
+                        .clip_norm = static_cast<float>(options_.clip_norm)});
+  for (const nn::Bucket& bucket : parameters_.buckets()) update_bucket(ctx, scalars, bucket);
+  gather_values();
 }
 
 Optimizer::Outcome Optimizer::finish(std::span<const float> words) {

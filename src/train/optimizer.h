@@ -1,10 +1,11 @@
-// Adam and AdamW over the flat vectors of a ParameterStore, with clipping by the global norm and refusal of bad steps.
+// Adam and AdamW over the shards that this rank owns of a ParameterStore (ZeRO-1), with clipping by the global norm and
+// refusal of bad steps.
 #pragma once
 
 #include <array>
 #include <span>
-#include <vector>
 
+#include "comm/groups.h"
 #include "nn/parameters.h"
 #include "ops/adam.h"
 #include "train/run_config.h"
@@ -37,13 +38,20 @@ class Optimizer {
     bool refused = false;      // not finite or above the limits: weights and moments are as before
   };
 
-  // Allocates the moments, zero, in the state arena. `parameters` must be allocated and outlive the optimizer.
-  // clip_norm 0: no clipping.
-  Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, double clip_norm);
+  struct Options {
+    double clip_norm = 0;          // 0: no clipping
+    bool width_invariant = false;  // the global norm has the same bits at every number of ranks
+  };
+
+  // Allocates the moments, zero, in the state arena. `parameters` must be allocated and outlive the optimizer, and so
+  // must `groups`.
+  Optimizer(Context& ctx, nn::ParameterStore& parameters, const OptimizerConfig& config, const Options& options,
+            const comm::ParallelGroups& groups);
 
   // One update is these three in order. First the host's part of scalars.update, to be uploaded:
   std::array<float, ops::kStepScalarCount> inputs(double learning_rate, const StepLimits& limits) const;
-  // the update from the gradients in the store, which are zero afterwards; scalars.loss is the step's loss;
+  // the update from the summed gradients of the owned shards in the store, after which every rank has all values;
+  // scalars.loss is the step's loss;
   void update(Context& ctx, const StepScalars& scalars);
   // and what came of it, from a copy of all scalars.
   Outcome finish(std::span<const float> words);
@@ -52,24 +60,20 @@ class Optimizer {
   int64_t updates() const { return updates_; }
   // After the moments were filled with those of a run that had made so many.
   void set_updates(int64_t updates) { updates_ = updates; }
-  // f32, laid out like the store's flat vectors.
+  // f32 [owned_count()], by bucket.
   const Tensor& moment1() const { return moment1_; }
   const Tensor& moment2() const { return moment2_; }
 
  private:
-  // A run of parameters that share a weight decay, as elements of the flat vectors.
-  struct Segment {
-    int64_t begin, end;
-    double weight_decay;
-  };
-
-  void make_segments();
-  void update_segment(Context& ctx, const StepScalars& scalars, const Segment& segment) const;
+  void sum_squares(Context& ctx, const StepScalars& scalars);
+  void update_bucket(Context& ctx, const StepScalars& scalars, const nn::Bucket& bucket) const;
+  void gather_values() const;
 
   nn::ParameterStore& parameters_;
   OptimizerConfig config_;
-  double clip_norm_;
-  std::vector<Segment> segments_;
+  Options options_;
+  const comm::ParallelGroups& groups_;
+  Tensor norm_parts_;  // f32 [ranks], their shares of the sum of squares
   Tensor moment1_, moment2_;
   int64_t updates_ = 0;
 };

@@ -17,6 +17,7 @@ struct RunOptions {
   StartOptions start;
   std::string dump_folder;  // empty: no dump
   int64_t dump_step = 1;
+  Job* job = &single_job();
 };
 
 struct RunSummary {
@@ -34,7 +35,8 @@ void resolve_vocab_size(RunConfig& config, const data::Tokenizer& tokenizer);
 // Trains up to config.train.steps steps, from the beginning or from where the run in the folder stopped, and leaves a
 // run folder (docs/runs.md). No file is created before configuration, data, folder and memory have passed their
 // checks. Asked to stop by a signal, it saves and throws Error(kRequeue); refused steps in a row end it with
-// Error(kNumeric). Whatever is thrown after the first step is also in the run's status.json.
+// Error(kNumeric). Whatever is thrown after the first step is also in the run's status.json. Every rank of the job
+// calls, with the same configuration; rank 0 writes the folder, which all must be able to read.
 RunSummary run_training(const Backend& backend, RunConfig config, const RunOptions& options);
 
 }  // namespace mhmoe::train

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 
 #include "ops/elementwise.h"
@@ -22,25 +23,83 @@ DType compute_dtype(Precision precision, bool device_prefers_bf16) {
   return DType::kF32;
 }
 
-Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute)
-    : ctx_(ctx),
-      config_(config),
-      task_(config.model, config.train.recompute == Recompute::kBlock),
-      spike_guard_(config.train.spike_guard) {
-  if (config.train.cuda_graphs && !ctx.sizing() && !ctx.can_record()) {
+namespace {
+
+std::string divisors_of(int64_t count, int64_t at_most) {
+  std::string list;
+  for (int64_t d = 1; d <= std::min(count, at_most); ++d) {
+    if (count % d == 0) list += (list.empty() ? "" : ", ") + std::to_string(d);
+  }
+  return list;
+}
+
+void check_layout(const RunConfig& config, const Context& ctx, const comm::Layout& layout) {
+  const bool graphs = config.train.cuda_graphs && !ctx.sizing();
+  if (graphs && !ctx.can_record()) {
     fail(ExitCode::kConfig,
          "train.cuda_graphs is true, but {} cannot record work; set it to false, or use --device cuda", ctx.name());
   }
+  const int64_t sequences = config.train.batch_tokens / config.data.sequence_length;
+  const int64_t micro_batches = sequences / config.train.micro_batch_sequences;
+  if (micro_batches % layout.world != 0) {
+    fail(ExitCode::kConfig,
+         "train.batch_tokens: {} micro-batches of {} sequences do not divide over {} ranks; with this batch there can "
+         "be "
+         "{} ranks; smaller micro-batches (train.micro_batch_sequences: 1) allow {}",
+         micro_batches, config.train.micro_batch_sequences, layout.world, divisors_of(micro_batches, 4096),
+         divisors_of(sequences, 4096));
+  }
+  if (!config.parallel.width_invariant) return;
+  if (!std::has_single_bit(static_cast<uint64_t>(micro_batches)) ||
+      !std::has_single_bit(static_cast<uint64_t>(layout.world))) {
+    fail(ExitCode::kConfig,
+         "parallel.width_invariant: {} micro-batches over {} ranks; both must be powers of two, since gradients are "
+         "added up in a binary tree; change train.batch_tokens or train.micro_batch_sequences",
+         micro_batches, layout.world);
+  }
+  if (ctx.kind() != DeviceKind::kCpu) {
+    fail(ExitCode::kConfig, "parallel.width_invariant: {} is not the CPU, whose products alone are known to keep it",
+         ctx.name());
+  }
+}
+
+}  // namespace
+
+Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute)
+    : Trainer(ctx, config, compute, std::make_unique<comm::ParallelGroups>(comm::make_single_groups(ctx))) {}
+
+Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute, std::unique_ptr<comm::ParallelGroups> own_groups)
+    : Trainer(ctx, config, compute, *own_groups) {
+  own_groups_ = std::move(own_groups);
+}
+
+Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute, const comm::ParallelGroups& groups)
+    : ctx_(ctx),
+      config_(config),
+      groups_(groups),
+      model_(config.model),
+      task_(model_, config.train.recompute == Recompute::kBlock),
+      spike_guard_(config.train.spike_guard) {
+  check_layout(config, ctx, groups.layout);
   nn::ParameterStore& parameters = task_.parameters();
-  parameters.allocate(ctx, compute);
+  const comm::Layout& layout = groups.layout;
+  parameters.allocate(ctx, compute, true,
+                      {.everywhere = {.shards = layout.world, .index = layout.rank},
+                       .with_experts = {.shards = layout.replicas(), .index = layout.replica()}});
   parameters.initialize(ctx, config.seed);
-  memory_.emplace(ctx, StepMemory::Shape{.micro_batches = micro_batches(),
+  memory_.emplace(ctx, StepMemory::Shape{.micro_batches = local_micro_batches(),
                                          .sequences = config.train.micro_batch_sequences,
                                          .length = config.data.sequence_length,
                                          .moe_layers = task_.moe_layers(),
-                                         .experts = config.model.moe.experts});
+                                         .experts = config.model.moe.experts,
+                                         .ranks = layout.world,
+                                         .rank = layout.rank});
   ctx.plan_uploads(memory_->upload_bytes());
-  optimizer_.emplace(ctx, parameters, config.train.optimizer, config.train.gradient_clip_norm);
+  const bool width_invariant = config.parallel.width_invariant;
+  gradients_.emplace(ctx, parameters, groups, local_micro_batches(), width_invariant);
+  optimizer_.emplace(
+      ctx, parameters, config.train.optimizer,
+      Optimizer::Options{.clip_norm = config.train.gradient_clip_norm, .width_invariant = width_invariant}, groups);
 }
 
 // The first step sets up what libraries need, and observers look at tensors while they are there.
@@ -55,10 +114,15 @@ void Trainer::run(Part& part, const std::function<void()>& work) {
   part.recorded->replay();
 }
 
-void Trainer::upload_scalars(const HostBatch& batch, double learning_rate) {
+int64_t Trainer::counted_by_all(const HostBatch& batch) const {
+  std::array<int64_t, 1> counted = {batch.counted()};
+  groups_.job->sum(counted);
+  return counted[0];
+}
+
+void Trainer::upload_scalars(int64_t counted, double learning_rate) {
   std::array<float, StepScalars::kInputs> inputs{};
   std::ranges::copy(optimizer_->inputs(learning_rate, spike_guard_.limits()), inputs.begin());
-  const int64_t counted = batch.counted();
   inputs.back() = counted > 0 ? 1 / static_cast<float>(counted) : 0;
   ctx_.upload(memory_->scalars().inputs, inputs.data());
 }
@@ -76,44 +140,68 @@ void Trainer::micro_batch() {
                 .sequence_length = batch.tokens.dims[1],
                 .capacity_factor = config_.model.moe.capacity_factor,
                 .statistics = memory_->statistics(),
-                .gradients = &sink_,
+                .gradients = &*gradients_,
                 .balance_scale = balance_weight / static_cast<float>(micro_batches())};
   task_.forward_backward(pass, batch, losses, scale);
   ctx_.observe(losses, "losses");
-  ops::reduce(ctx_, {.out = memory_->scalars().loss, .in = losses, .scale = scale});
+  ctx_.fill_zero(memory_->loss());
+  ops::reduce(ctx_, {.out = memory_->loss(), .in = losses, .scale = scale});
+}
+
+// Sums over ranks begin during its backward pass and are complete at its end.
+void Trainer::last_micro_batch() {
+  gradients_->begin_last();
+  micro_batch();
+  gradients_->end_micro_batch();
+  gradients_->finish();
+}
+
+void Trainer::update() {
+  memory_->gather_statistics(ctx_, *groups_.world);
+  optimizer_->update(ctx_, memory_->scalars());
+  gradients_->clear();
 }
 
 void Trainer::observe_parameters(const char* kind, Tensor nn::Parameter::*tensor) {
   if (!ctx_.observed()) return;
   task_.parameters().visit([&](const nn::Parameter& parameter, const nn::ParameterPart& part) {
+    if ((parameter.*tensor).empty()) return;
     ctx_.observe(nn::ParameterStore::part_of(parameter.*tensor, part), "{}.{}", kind, part.name);
   });
 }
 
 void Trainer::accumulate(const HostBatch& batch) {
-  ctx_.fill_zero(memory_->scalars().loss);
-  for (int64_t i = 0; i < micro_batches(); ++i) {
+  const int64_t last = local_micro_batches() - 1;
+  for (int64_t i = 0; i <= last; ++i) {
     memory_->upload(ctx_, batch, i);
-    run(micro_batch_, [this] { micro_batch(); });
+    if (i == last) {
+      run(last_micro_batch_, [this] { last_micro_batch(); });
+    } else {
+      run(micro_batch_, [this] {
+        micro_batch();
+        gradients_->end_micro_batch();
+      });
+    }
     memory_->keep_statistics(ctx_, i);
   }
   observe_parameters("grad", &nn::Parameter::gradient);
 }
 
 StepResult Trainer::step(const HostBatch& batch) {
-  MHMOE_CHECK(batch.sequences == batch_sequences() && batch.length == config_.data.sequence_length,
-              "a step takes {} sequences of {} tokens, got {} of {}", batch_sequences(), config_.data.sequence_length,
+  MHMOE_CHECK(batch.sequences == local_sequences() && batch.length == config_.data.sequence_length,
+              "a step takes {} sequences of {} tokens, got {} of {}", local_sequences(), config_.data.sequence_length,
               batch.sequences, batch.length);
   StepResult result;
   result.step = ++steps_done_;
-  result.counted = batch.counted();
+  groups_.job->monitor().set_step(result.step);
+  result.counted = counted_by_all(batch);
   result.learning_rate = learning_rate_at(config_.train.learning_rate, config_.train.steps, result.step);
   {
     // Observers read tensors, for which they wait.
     const NoHostSync queued_only(ctx_, config_.train.forbid_host_sync && !ctx_.observed());
-    upload_scalars(batch, result.learning_rate);
+    upload_scalars(result.counted, result.learning_rate);
     accumulate(batch);
-    run(update_, [this] { optimizer_->update(ctx_, memory_->scalars()); });
+    run(update_, [this] { update(); });
   }
   observe_parameters("updated", &nn::Parameter::master);
   read_result(result);
@@ -149,12 +237,15 @@ void Trainer::judge(StepResult& result, bool refused) {
 std::string Trainer::first_not_finite(const HostBatch& batch) {
   NonFiniteProbe probe(ctx_);
   ctx_.set_observer(&probe);
-  observe_parameters("weight", &nn::Parameter::master);
-  upload_scalars(batch, 0);
+  observe_parameters("weight", &nn::Parameter::value);
+  upload_scalars(counted_by_all(batch), 0);
   accumulate(batch);
   ctx_.set_observer(nullptr);
-  ctx_.fill_zero(task_.parameters().gradient());
-  return probe.first();
+  gradients_->clear();
+  for (const std::string& found : groups_.job->gather(probe.first())) {
+    if (!found.empty()) return found;
+  }
+  return {};
 }
 
 TrainerState Trainer::state() const {

@@ -1,4 +1,5 @@
-// One training step after another: micro-batches, gradients, update. Files, logs and evaluation are train/run's.
+// One training step after another: micro-batches, gradients, update; every rank of a job has a trainer, and all step
+// together. Files, logs and evaluation are train/run's.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +7,9 @@
 #include <memory>
 #include <optional>
 
+#include "comm/groups.h"
 #include "train/batch.h"
+#include "train/gradients.h"
 #include "train/moe_summary.h"
 #include "train/optimizer.h"
 #include "train/spike_guard.h"
@@ -23,7 +26,7 @@ enum class Refusal : uint8_t { kNone, kNotFinite, kSpike };
 struct StepResult {
   int64_t step = 0;          // counted from 1
   double loss = 0;           // mean cross-entropy of the counted targets, nats, without the balance loss
-  int64_t counted = 0;       // targets
+  int64_t counted = 0;       // targets, of all ranks
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   Refusal refusal = Refusal::kNone;  // otherwise nothing was changed
@@ -42,11 +45,14 @@ struct TrainerState {
 
 class Trainer {
  public:
-  // Builds and initialises the model and allocates its state. `config` (with model.vocab_size filled in) must outlive
-  // the trainer.
+  // Builds and initialises this rank's part of the model and allocates its state. `config` (with model.vocab_size
+  // filled in), `ctx` and `groups` must outlive the trainer. Throws Error(kConfig) where the batch does not divide over
+  // ranks.
+  Trainer(Context& ctx, const RunConfig& config, DType compute, const comm::ParallelGroups& groups);
+  // The trainer of a process alone.
   Trainer(Context& ctx, const RunConfig& config, DType compute);
 
-  // The global batch of one step: batch_sequences() sequences.
+  // This rank's part of a step's global batch: local_sequences() sequences, from number first_sequence() on.
   StepResult step(const HostBatch& batch);
   // Runs the step of `batch` again without an update and names the first tensor, in order of computation, that holds a
   // value that is not finite; empty if there is none.
@@ -58,6 +64,9 @@ class Trainer {
   Optimizer& optimizer() { return *optimizer_; }
 
   int64_t batch_sequences() const { return config_.train.batch_tokens / config_.data.sequence_length; }
+  int64_t local_sequences() const { return batch_sequences() / groups_.layout.world; }
+  int64_t first_sequence() const { return local_sequences() * groups_.layout.rank; }
+  const comm::ParallelGroups& groups() const { return groups_; }
   int64_t steps_done() const { return steps_done_; }
   int64_t refused_in_a_row() const { return refused_in_a_row_; }
   Task& task() { return task_; }
@@ -69,23 +78,33 @@ class Trainer {
     uint64_t generation = 0;  // of the step arena when it was recorded
   };
 
+  Trainer(Context& ctx, const RunConfig& config, DType compute, std::unique_ptr<comm::ParallelGroups> own_groups);
+
+  // Of all ranks.
   int64_t micro_batches() const { return batch_sequences() / config_.train.micro_batch_sequences; }
+  int64_t local_micro_batches() const { return micro_batches() / groups_.layout.world; }
   void run(Part& part, const std::function<void()>& work);
-  void upload_scalars(const HostBatch& batch, double learning_rate);
+  void upload_scalars(int64_t counted, double learning_rate);
   void micro_batch();
+  void last_micro_batch();
+  void update();
   void accumulate(const HostBatch& batch);
+  int64_t counted_by_all(const HostBatch& batch) const;
   void observe_parameters(const char* kind, Tensor nn::Parameter::*tensor);
   void read_result(StepResult& result);
   void judge(StepResult& result, bool refused);
 
   Context& ctx_;
   const RunConfig& config_;
+  std::unique_ptr<comm::ParallelGroups> own_groups_;
+  const comm::ParallelGroups& groups_;
+  nn::ModelConfig model_;  // with this rank's experts
   CausalLm task_;
   std::optional<StepMemory> memory_;
+  std::optional<Gradients> gradients_;
   std::optional<Optimizer> optimizer_;
-  nn::DirectGradientSink sink_;
   SpikeGuard spike_guard_;
-  Part micro_batch_, update_;
+  Part micro_batch_, last_micro_batch_, update_;
   bool ran_a_step_ = false;
   int64_t steps_done_ = 0;
   int64_t refused_in_a_row_ = 0;

@@ -2,6 +2,7 @@
 #include "train/training_run.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <new>
 
@@ -9,15 +10,15 @@
 #include "core/parallel_for.h"
 #include "nn/parameter_file.h"
 #include "train/config.h"
+#include "train/global_state.h"
 
 namespace mhmoe::train {
 namespace {
 
-// The moments and masters of a flat vector, on the host.
-float* download_to(Snapshot& snapshot, Context& ctx, const Tensor& flat) {
-  std::vector<float>& values = snapshot.storage.emplace_back(static_cast<size_t>(flat.count()));
-  ctx.download(values.data(), flat);
-  return values.data();
+std::vector<float> download(Context& ctx, const Tensor& vector) {
+  std::vector<float> values(static_cast<size_t>(vector.count()));
+  ctx.download(values.data(), vector);
+  return values;
 }
 
 void append(std::vector<NamedTensor>& tensors, std::vector<NamedTensor> more) {
@@ -31,21 +32,23 @@ RunSummary TrainingRun::run() {
     write_status(RunState::kRunning);
     while (trainer_.steps_done() < config_.train.steps) step();
     progress_.clear();
-    saver_->wait(true);
-    if (loader_.bad_blocks() > 0) log::warning("{} damaged blocks of training text were skipped", loader_.bad_blocks());
+    if (leader_) saver_->wait(true);
+    if (leader_ && loader_.bad_blocks() > 0)
+      log::warning("{} damaged blocks of training text were skipped", loader_.bad_blocks());
   } catch (const std::exception& error) {
     progress_.clear();
     fail_status(error);
     throw;
   }
   end(RunState::kFinished, ExitCode::kOk, "");
+  job_.gather("done");  // no rank leaves before all is written
   return summary();
 }
 
 void TrainingRun::step() {
   const Stopwatch watch;
   const int64_t number = trainer_.steps_done() + 1;
-  prefetch_.read((number - 1) * trainer_.batch_sequences(), batch_.tokens, batch_.targets);
+  prefetch_.read((number - 1) * trainer_.batch_sequences() + trainer_.first_sequence(), batch_.tokens, batch_.targets);
   observation_.begin(number);
   const StepResult result = trainer_.step(batch_);
   const std::optional<RoutingRecord> routing = observation_.end(number);
@@ -56,7 +59,7 @@ void TrainingRun::step() {
   if (result.refused()) refuse(result);
   report(number, routing);
   if (is_saved_step(number)) save();
-  progress_.draw(number, config_.train.steps, eta());
+  if (leader_) progress_.draw(number, config_.train.steps, eta());
   if (number < config_.train.steps) stop_if_asked();
 }
 
@@ -74,7 +77,7 @@ void TrainingRun::refuse(const StepResult& result) {
   // abs: a NaN's sign says nothing.
   log::warning("step {}: loss {} and gradient norm {}: {}; this step changed no weight", result.step,
                std::abs(result.loss), std::abs(result.gradient_norm), reason);
-  files_->append_refusal(result, bad_tensor, in_a_row);
+  if (leader_) files_->append_refusal(result, bad_tensor, in_a_row);
   if (in_a_row < config_.train.max_refused_steps) return;
   fail(ExitCode::kNumeric,
        "step {}: {} steps in a row were refused (train.max_refused_steps), the last because its loss or gradient was "
@@ -83,7 +86,7 @@ void TrainingRun::refuse(const StepResult& result) {
 }
 
 void TrainingRun::report(int64_t step, const std::optional<RoutingRecord>& routing) {
-  if (routing) files_->append_routing(step, *routing);
+  if (leader_ && routing) files_->append_routing(step, *routing);
   if (!is_logged_step(step) && !is_validation_step(step)) return;
   Record record{.step = step,
                 .tokens = tokens(step),
@@ -101,13 +104,14 @@ void TrainingRun::report(int64_t step, const std::optional<RoutingRecord>& routi
     status_.tokens_per_second = record.train->tokens_per_second;
   }
   if (is_validation_step(step)) validate(record);
+  if (!leader_) return;
   files_->append(record);
   write_status(RunState::kRunning);
 }
 
 void TrainingRun::validate(Record& record) {
   const Stopwatch watch;
-  validation_ = evaluation_.run(*ctx_, trainer_.task());
+  validation_ = evaluation_.run(*ctx_, trainer_.task(), groups_);
   record.validation = validation_;
   for (const ValidationScore& score : validation_) {
     log::info("{}", validation_line(record.step, config_.train.steps, score));
@@ -117,9 +121,12 @@ void TrainingRun::validate(Record& record) {
 
 // The records first: what a checkpoint says of their sizes must be on the disk when it is.
 void TrainingRun::save() {
-  files_->sync();
-  saver_->wait();  // one snapshot in memory at a time
+  if (leader_) {
+    files_->sync();
+    saver_->wait();  // one snapshot in memory at a time
+  }
   Snapshot taken = snapshot();
+  if (!leader_) return;
   for (const auto* tensors : {&taken.model, &taken.optimizer}) {
     for (const NamedTensor& tensor : *tensors) check_finite(tensor);
   }
@@ -136,17 +143,24 @@ void TrainingRun::check_finite(const NamedTensor& tensor) const {
        trainer_.steps_done(), tensor.name);
 }
 
+// Every rank gives what it owns; the leader gets the whole.
 Snapshot TrainingRun::snapshot() {
   const nn::ParameterStore& parameters = trainer_.task().parameters();
+  const Optimizer& optimizer = trainer_.optimizer();
   Snapshot snapshot;
+  const auto gather = [&](const std::vector<float>& owned, const char* prefix) {
+    snapshot.storage.push_back(gather_global(job_, parameters, owned));
+    if (!leader_) return std::vector<NamedTensor>();
+    return nn::name_parts(parameters, snapshot.storage.back().data(), prefix);
+  };
+  snapshot.model = gather(download_masters(*ctx_, parameters), "");
+  append(snapshot.optimizer, gather(download(*ctx_, optimizer.moment1()), "moment1."));
+  append(snapshot.optimizer, gather(download(*ctx_, optimizer.moment2()), "moment2."));
+  if (!leader_) return snapshot;
   snapshot.run_id = run_id_;
   snapshot.step = trainer_.steps_done();
   snapshot.config = resolved_config(config_);
   snapshot.state = to_json(resume_state());
-  snapshot.model = nn::name_parts(parameters, download_to(snapshot, *ctx_, parameters.master()));
-  const Optimizer& optimizer = trainer_.optimizer();
-  append(snapshot.optimizer, nn::name_parts(parameters, download_to(snapshot, *ctx_, optimizer.moment1()), "moment1."));
-  append(snapshot.optimizer, nn::name_parts(parameters, download_to(snapshot, *ctx_, optimizer.moment2()), "moment2."));
   return snapshot;
 }
 
@@ -164,18 +178,27 @@ ResumeState TrainingRun::resume_state() const {
           .threads = thread_count()};
 }
 
+// A signal that any rank was given, so that all stop after the same step.
+int TrainingRun::agreed_signal() const {
+  std::array<int64_t, 1> signal = {StopSignals::received()};
+  job_.maximum(signal);
+  return static_cast<int>(signal[0]);
+}
+
 void TrainingRun::stop_if_asked() {
-  const int signal = StopSignals::received();
+  const int signal = agreed_signal();
   if (signal == 0) return;
   const int64_t step = trainer_.steps_done();
   progress_.clear();
   if (!is_saved_step(step)) save();
-  saver_->wait(true);
+  if (leader_) saver_->wait(true);
+  job_.gather("saved");  // no rank leaves before all is written
   fail(ExitCode::kRequeue, "{}: stopped by {} after step {} of {}, saved; the same command{} goes on from there",
-       folder_->path(), signal_name(signal), step, config_.train.steps, overwrite_ ? " without --overwrite" : "");
+       run_folder(config_), signal_name(signal), step, config_.train.steps, overwrite_ ? " without --overwrite" : "");
 }
 
 void TrainingRun::write_status(RunState state) {
+  if (!leader_) return;
   status_.state = state;
   status_.step = trainer_.steps_done();
   status_.steps = config_.train.steps;
@@ -205,7 +228,7 @@ void TrainingRun::end(RunState state, ExitCode code, const std::string& message)
 }
 
 RunSummary TrainingRun::summary() const {
-  RunSummary summary{.folder = folder_->path(),
+  RunSummary summary{.folder = run_folder(config_),
                      .checkpoint = status_.checkpoint,
                      .tokens = tokens(config_.train.steps),
                      .seconds = clock_.training_seconds(),

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/groups.h"
 #include "data/loader.h"
 #include "data/prefetch.h"
 #include "data/tokenizer.h"
@@ -34,10 +35,15 @@ class TrainingRun {
   std::unique_ptr<Context> create_context(const Backend& backend, const RunOptions& options) const;
   Origin origin() const;
   RunHash first_hash() const;
+  comm::Layout layout() const;
+  void compare_ranks() const;
+  std::optional<double> peak_of_job(const Backend& backend) const;
+  void open_checkpoint();
   void check_origin(const std::string& checkpoint, const Origin& there) const;
   void open_folder(const RunOptions& options);
   void open_files(const std::map<std::string, int64_t>& bytes);
   void restore(const Checkpoint& checkpoint);
+  void continue_records(const Checkpoint& checkpoint, const ResumeState& state);
   void restore_tensors(const Checkpoint& checkpoint);
   void log_start();
 
@@ -51,6 +57,7 @@ class TrainingRun {
   Snapshot snapshot();
   ResumeState resume_state() const;
   void stop_if_asked();
+  int agreed_signal() const;
   void write_status(RunState state);
   void fail_status(const std::exception& error);
   void end(RunState state, ExitCode code, const std::string& message);
@@ -70,6 +77,8 @@ class TrainingRun {
   int64_t tokens(int64_t steps) const { return steps * config_.train.batch_tokens; }
 
   StopSignals signals_;
+  Job& job_;
+  const bool leader_;  // writes the folder and speaks
   bool overwrite_;
   std::unique_ptr<data::Tokenizer> tokenizer_;
   RunConfig config_;
@@ -78,6 +87,7 @@ class TrainingRun {
   Evaluation evaluation_;
   DType compute_;
   std::unique_ptr<Context> ctx_;
+  comm::ParallelGroups groups_;
   Trainer trainer_;
   bool has_moe_;
   double flops_per_token_;
@@ -89,7 +99,7 @@ class TrainingRun {
   std::string run_id_, parent_;
   int64_t refused_steps_ = 0;
   std::vector<ValidationScore> validation_;  // the last
-  std::optional<RunFolder> folder_;
+  std::optional<RunFolder> folder_;          // these three on the leader alone
   std::optional<RunFiles> files_;
   std::optional<CheckpointSaver> saver_;
   RunStatus status_;

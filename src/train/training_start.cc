@@ -10,6 +10,7 @@
 #include "train/flops.h"
 #include "train/memory_need.h"
 #include "train/peak.h"
+#include "train/rank_agreement.h"
 #include "train/training_run.h"
 
 namespace mhmoe::train {
@@ -39,36 +40,73 @@ void warn_of_change(const char* what, const std::string& there, const std::strin
 }  // namespace
 
 TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOptions& options)
-    : overwrite_(options.start.overwrite),
+    : job_(*options.job),
+      leader_(job_.rank() == 0),
+      overwrite_(options.start.overwrite),
       tokenizer_(data::load_tokenizer(config.data.tokenizer)),
       config_(with_vocab_size(std::move(config), *tokenizer_)),
       loader_(sources_of(config_), *tokenizer_, config_.data.sequence_length, config_.seed, config_.data.on_bad_block),
-      prefetch_(loader_),
+      prefetch_(loader_, config_.train.batch_tokens / config_.data.sequence_length),
       evaluation_(config_, *tokenizer_),
       compute_(compute_dtype(config_.train.precision, backend.prefers_bf16(local_rank()))),
       ctx_(create_context(backend, options)),
-      trainer_(*ctx_, config_, compute_),
+      groups_(comm::make_groups(backend, *ctx_, job_, layout())),
+      trainer_(*ctx_, config_, compute_, groups_),
       has_moe_(trainer_.task().moe_layers() > 0),
       flops_per_token_(training_flops_per_token(config_.model, config_.data.sequence_length)),
-      window_(flops_per_token_, measure_matmul_peak(backend, compute_)),
+      window_(flops_per_token_, peak_of_job(backend)),
       observation_(*ctx_, config_.model.moe,
-                   {.dump_folder = options.dump_folder,
+                   {.dump_folder = leader_ ? options.dump_folder : "",
                     .dump_step = options.dump_step,
                     .routing_every = has_moe_ ? config_.log.routing_every_steps : 0,
                     .last_step = config_.train.steps}),
       clock_(config_.train.steps, config_.evaluation.every_steps),
-      batch_(trainer_.batch_sequences(), config_.data.sequence_length),
+      batch_(trainer_.local_sequences(), config_.data.sequence_length),
       hash_(first_hash()),
       run_id_(new_run_id()),
       status_(status_of_this_process()) {
-  open_folder(options);
-  log_start();
+  compare_ranks();
+  if (leader_) open_folder(options);
+  open_checkpoint();
+  if (leader_) log_start();
+}
+
+comm::Layout TrainingRun::layout() const {
+  const int64_t experts = config_.model.moe_layers() > 0 ? config_.model.moe.experts : 0;
+  return comm::make_layout(job_.size(), job_.rank(), experts, config_.parallel.expert_parallel_size);
+}
+
+std::optional<double> TrainingRun::peak_of_job(const Backend& backend) const {
+  const std::optional<double> peak = measure_matmul_peak(backend, compute_);
+  return peak ? std::optional(*peak * job_.size()) : std::nullopt;
+}
+
+void TrainingRun::compare_ranks() const {
+  const Origin from = origin();
+  require_agreement(job_,
+                    {{"the configuration", resolved_config(config_)},
+                     {"the program", program_hash()},
+                     {"the training text (data.train)", from.data},
+                     {"the tokenizer (data.tokenizer)", from.tokenizer},
+                     {"the precision (train.precision)", from.compute},
+                     {"the number of sequences a step on each rank", std::to_string(trainer_.local_sequences())}});
+}
+
+// The leader has found where the run goes on; the others read the same.
+void TrainingRun::open_checkpoint() {
+  const std::string found = leader_ && folder_->checkpoint() ? folder_->checkpoint()->path() : "";
+  const std::string path = job_.gather(found)[0];
+  if (path.empty()) return;
+  const Checkpoint checkpoint = leader_ ? *folder_->checkpoint() : Checkpoint(path);
+  require_agreement(job_, {{"the checkpoint " + path, branch_name(checkpoint)}});
+  restore(checkpoint);
+  if (leader_) write_text_file(folder_->file(kConfigFileName), resolved_config(config_));
 }
 
 std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend, const RunOptions& options) const {
-  check_run_folder(config_, options.start);
+  if (leader_) check_run_folder(config_, options.start);
   std::unique_ptr<Context> ctx = backend.create_context(local_rank());
-  reserve_memory(*ctx, measure_memory(config_, backend.kind, &backend.kernels, compute_));
+  reserve_memory(*ctx, measure_memory(config_, backend.kind, &backend.kernels, compute_, layout()));
   return ctx;
 }
 
@@ -102,8 +140,7 @@ void TrainingRun::open_folder(const RunOptions& options) {
   folder_.emplace(config_, options.start);
   // Before anything else: it makes the folder a run's, and one that cannot be written is found now. Where a run goes
   // on, only after all that could still be refused.
-  const auto write_config = [&] { write_text_file(folder_->file(kConfigFileName), resolved_config(config_)); };
-  if (!folder_->checkpoint()) write_config();
+  if (!folder_->checkpoint()) write_text_file(folder_->file(kConfigFileName), resolved_config(config_));
   folder_->create_checkpoints_folder();
   log::set_file(folder_->file(kLogFileName));
   saver_.emplace(SaverOptions{.folder = folder_->file(kCheckpointsFolderName),
@@ -112,13 +149,9 @@ void TrainingRun::open_folder(const RunOptions& options) {
                               .max_failed_saves = config_.checkpoint.max_failed_saves,
                               .asynchronous = config_.checkpoint.asynchronous,
                               .in_use = folder_->checkpoint() ? folder_->checkpoint()->path() : ""});
-  if (folder_->checkpoint()) {
-    restore(*folder_->checkpoint());
-    write_config();
-  } else {
-    if (folder_->has_run()) log::info("{}: holds a run without a checkpoint: it begins again", folder_->path());
-    open_files({});
-  }
+  if (folder_->checkpoint()) return;
+  if (folder_->has_run()) log::info("{}: holds a run without a checkpoint: it begins again", folder_->path());
+  open_files({});
 }
 
 void TrainingRun::open_files(const std::map<std::string, int64_t>& bytes) {
@@ -137,8 +170,8 @@ void TrainingRun::restore(const Checkpoint& checkpoint) {
          state.trainer.steps_done);
   }
   check_origin(checkpoint.path(), state.origin);
-  warn_of_change("device", state.device, ctx_->name());
-  warn_of_change("threads", std::to_string(state.threads), std::to_string(thread_count()));
+  if (leader_) warn_of_change("device", state.device, ctx_->name());
+  if (leader_) warn_of_change("threads", std::to_string(state.threads), std::to_string(thread_count()));
   restore_tensors(checkpoint);
   trainer_.restore(state.trainer);
   window_.restore(state.window);
@@ -146,6 +179,10 @@ void TrainingRun::restore(const Checkpoint& checkpoint) {
   hash_ = RunHash::of(state.hash);
   refused_steps_ = state.refused_steps;
   validation_ = state.validation;
+  if (leader_) continue_records(checkpoint, state);
+}
+
+void TrainingRun::continue_records(const Checkpoint& checkpoint, const ResumeState& state) {
   if (folder_->has_run()) {
     run_id_ = checkpoint.run_id();
     parent_ = state.parent;
@@ -163,9 +200,9 @@ void TrainingRun::restore(const Checkpoint& checkpoint) {
 void TrainingRun::restore_tensors(const Checkpoint& checkpoint) {
   nn::ParameterStore& parameters = trainer_.task().parameters();
   nn::load_parameters(*ctx_, parameters, checkpoint.read("model"));
-  const std::vector<nn::FlatVector> moments = {{"moment1.", trainer_.optimizer().moment1()},
-                                               {"moment2.", trainer_.optimizer().moment2()}};
-  nn::load_flat_vectors(*ctx_, parameters, moments, checkpoint.read("optimizer"));
+  const std::vector<nn::OwnedVector> moments = {{"moment1.", trainer_.optimizer().moment1()},
+                                                {"moment2.", trainer_.optimizer().moment2()}};
+  nn::load_owned_vectors(*ctx_, parameters, moments, checkpoint.read("optimizer"));
 }
 
 void TrainingRun::log_start() {

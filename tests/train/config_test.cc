@@ -80,8 +80,6 @@ TEST_F(ConfigTest, WhatIsNotBuiltIsRefusedInWords) {
   } cases[] = {
       {R"({"model": {"moe": {"router": {"kind": "xmoe_paper"}}}})", "other routers are"},
       {R"({"model": {"quantization": {"weights": "bitnet"}}})", "quantization is"},
-      {R"({"parallel": {"expert_parallel_size": 8}})", "expert parallelism is"},
-      {R"({"parallel": {"verify_transfers": true}})", "transfers between ranks are"},
       {R"({"evaluation": {"capacity_factor": 2.0}})", "another capacity in validation is"},
   };
   for (const auto& [text, reason] : cases) {
