@@ -15,7 +15,7 @@ class ExpertExchange {
   const Experts& experts() const { return experts_; }
 
   // What stays on this rank of the rows that others sent to it, G of them, from P ranks. Unlike a rank alone, which
-  // gathers a layer's inputs again in backward, it keeps them: sending them twice would cost a third more traffic.
+  // gathers a layer's inputs again in backward, it keeps them: sending them twice would cost a quarter more traffic.
   struct Saved {
     comm::RowPlaces places;
     int64_t capacity = 0;
