@@ -95,8 +95,8 @@ __device__ void zero_row(const BackwardRow<T>& row, int64_t lane, int64_t hidden
 
 struct Gates {
   float* grad;
-  const float* gate;
-  const int32_t* row_assignment;  // null without gates
+  const float* gate;              // null without gates
+  const int32_t* row_assignment;  // null: one gate a row
 };
 
 // One warp a row.
@@ -110,17 +110,17 @@ __global__ void activation_backward_kernel(BackwardRow<T> at, Gates gates, int64
   at.grad_out += row * hidden;
   if (at.scaled_out != nullptr) at.scaled_out += row * hidden;
 
-  const bool routed = gates.row_assignment != nullptr;
-  const int32_t assignment = routed ? gates.row_assignment[row] : 0;
-  if (assignment < 0) return zero_row<kWidth, Function>(at, lane, hidden);
-  const float scale = routed ? gates.gate[assignment] : 1.0f;
+  const bool routed = gates.gate != nullptr;
+  const int64_t at_gate = gates.row_assignment != nullptr ? gates.row_assignment[row] : row;
+  if (at_gate < 0) return zero_row<kWidth, Function>(at, lane, hidden);
+  const float scale = routed ? gates.gate[at_gate] : 1.0f;
   float dot = 0;
   for (int64_t c = lane * kWidth; c < hidden; c += kWarpSize * kWidth) {
     dot += backward_units<kWidth, Function>(at, c, scale, hidden);
   }
   if (!routed) return;
   dot = warp_sum(dot);
-  if (lane == 0) gates.grad[assignment] = dot;
+  if (lane == 0) gates.grad[at_gate] = dot;
 }
 
 }  // namespace

@@ -13,6 +13,11 @@ constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kPack = 8;
 constexpr int kGateTileRows = 4 * kWarps;
 
+// Where a buffer row's gate lies; row_assignment is null where there is one gate a row.
+__device__ int64_t gate_of(const int32_t* row_assignment, int64_t row) {
+  return row_assignment == nullptr ? row : row_assignment[row];
+}
+
 // A block sums up kWidth columns a lane of one expert's rows: warp w takes the rows w, w + 8, ..., and the warps' sums
 // are added in their order. So a column's bits do not depend on kWidth.
 template <int kWidth, class T>
@@ -24,7 +29,7 @@ __global__ void grouped_bias_grad_kernel(float* grad_bias, const T* grad_out, De
   const int64_t begin = groups.begin[blockIdx.y], end = begin + groups.rows[blockIdx.y];
   Floats<kWidth> sums = {};
   for (int64_t r = begin + warp; r < end && col < n; r += kWarps) {
-    const float scale = gate == nullptr ? 1.0f : gate[row_assignment[r]];
+    const float scale = gate == nullptr ? 1.0f : gate[gate_of(row_assignment, r)];
     const auto grads = load<kWidth>(grad_out + r * n + col);
     for (int i = 0; i < kWidth; ++i) sums[i] += scale * grads[i];
   }
@@ -54,7 +59,7 @@ __global__ void grouped_gate_grad_kernel(float* grad_gate, const T* grad_out, De
       for (int i = 0; i < kWidth; ++i) sum += grads[i] * biases[i];
     }
     sum = warp_sum(sum);
-    if (lane == 0) grad_gate[row_assignment[tile.begin + r]] += sum;
+    if (lane == 0) grad_gate[gate_of(row_assignment, tile.begin + r)] += sum;
   }
 }
 

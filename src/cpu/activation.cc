@@ -95,7 +95,7 @@ float backward_row(const BackwardRow<T>& row, float scale, int64_t hidden) {
 template <class T, class Function, bool kScaledOut>
 void backward_rows(const ops::ActivationBackward& args, int64_t begin, int64_t end) {
   const int64_t hidden = args.grad_out.cols(), width = args.pre.cols();
-  const bool routed = !args.row_assignment.empty();
+  const bool routed = !args.gate.empty();
   for (int64_t r = begin; r < end; ++r) {
     BackwardRow<T> row{args.grad_pre.as<T>() + r * width, nullptr, args.grad_out.as<T>() + r * hidden,
                        args.pre.as<T>() + r * width};
@@ -104,14 +104,14 @@ void backward_rows(const ops::ActivationBackward& args, int64_t begin, int64_t e
       backward_row<T, Function, kScaledOut>(row, 1.0f, hidden);
       continue;
     }
-    const int32_t assignment = args.row_assignment.as<int32_t>()[r];
-    if (assignment < 0) {
+    const int64_t at = args.row_assignment.empty() ? r : args.row_assignment.as<int32_t>()[r];
+    if (at < 0) {
       std::fill_n(row.grad_pre, width, T{});
       if constexpr (kScaledOut) std::fill_n(row.scaled_out, hidden, T{});
       continue;
     }
-    const float scale = args.gate.as<float>()[assignment];
-    args.grad_gate.as<float>()[assignment] = backward_row<T, Function, kScaledOut>(row, scale, hidden);
+    const float scale = args.gate.as<float>()[at];
+    args.grad_gate.as<float>()[at] = backward_row<T, Function, kScaledOut>(row, scale, hidden);
   }
 }
 

@@ -168,17 +168,21 @@ void grouped_weight_grad(Context& /*ctx*/, const ops::GroupedWeightGrad& args) {
 
 namespace {
 
+// Where a buffer row's gate lies.
+int64_t gate_of(const ops::GroupedBiasBackward& args, int64_t row) {
+  return args.row_assignment.empty() ? row : args.row_assignment.as<const int32_t>()[row];
+}
+
 template <class T>
 void add_bias_gradient(const ops::GroupedBiasBackward& args, const Piece& piece) {
   const int64_t n = args.grad_out.cols();
   const int32_t begin = args.groups.begin.as<const int32_t>()[piece.expert];
   const int32_t rows = args.groups.rows.as<const int32_t>()[piece.expert];
   const auto* grad_out = args.grad_out.as<const T>() + begin * n + piece.begin;
-  const auto* assignment = args.gate.empty() ? nullptr : args.row_assignment.as<const int32_t>() + begin;
   const auto* gate = args.gate.empty() ? nullptr : args.gate.as<const float>();
   std::array<double, kColumnBlock> sums{};
   for (int64_t r = 0; r < rows; ++r) {
-    const float scale = gate == nullptr ? 1.0f : gate[assignment[r]];
+    const float scale = gate == nullptr ? 1.0f : gate[gate_of(args, begin + r)];
     const T* row = grad_out + r * n;
 #pragma omp simd
     for (int64_t c = 0; c < piece.count; ++c) sums[c] += scale * static_cast<float>(row[c]);
@@ -191,14 +195,13 @@ template <class T>
 void add_gate_gradient(const ops::GroupedBiasBackward& args, const Piece& piece) {
   const int64_t n = args.grad_out.cols();
   const auto* bias = args.bias.as<const float>() + piece.expert * n;
-  const auto* assignment = args.row_assignment.as<const int32_t>();
   auto* grad_gate = args.grad_gate.as<float>();
   for (int64_t r = piece.begin; r < piece.begin + piece.count; ++r) {
     const T* row = args.grad_out.as<const T>() + r * n;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 0; c < n; ++c) sum += bias[c] * static_cast<float>(row[c]);
-    grad_gate[assignment[r]] += sum;
+    grad_gate[gate_of(args, r)] += sum;
   }
 }
 

@@ -5,13 +5,13 @@
 namespace mhmoe::nn {
 namespace {
 
-// One parameter for all experts: first every named matrix (or bias) of expert 0, then of expert 1, ...
-Parameter& add_stacked(ParameterStore& parameters, ParameterKind kind, int64_t experts, const std::string& prefix,
-                       const std::vector<LinearPart>& one_expert, int64_t in) {
+// One parameter for all experts of the range: first every named matrix (or bias) of its first expert, then of the next.
+Parameter& add_stacked(ParameterStore& parameters, ParameterKind kind, comm::ExpertRange experts,
+                       const std::string& prefix, const std::vector<LinearPart>& one_expert, int64_t in) {
   std::vector<ParameterPart> parts;
   int64_t out = 0;
   for (const LinearPart& part : one_expert) out += part.out;
-  for (int64_t e = 0; e < experts; ++e) {
+  for (int64_t e = experts.begin; e < experts.begin + experts.count; ++e) {
     for (const LinearPart& part : one_expert) {
       const std::string name = fmt::format("{}.{}.{}", prefix, e, part.prefix);
       if (kind == ParameterKind::kMatrix) {
@@ -21,7 +21,7 @@ Parameter& add_stacked(ParameterStore& parameters, ParameterKind kind, int64_t e
       }
     }
   }
-  std::vector<int64_t> dims = {experts, out};
+  std::vector<int64_t> dims = {experts.count, out};
   if (kind == ParameterKind::kMatrix) dims.push_back(in);
   return parameters.add_packed(kind, std::move(dims), std::move(parts));
 }
@@ -32,11 +32,24 @@ std::vector<LinearPart> without_prefix(ops::Activation activation, int64_t hidde
   return parts;
 }
 
+comm::ExpertRange local_experts(const MoeConfig& moe) {
+  if (moe.local_experts == 0) return {0, moe.experts};
+  return {moe.local_experts_begin, moe.local_experts};
+}
+
+// Of a stacked tensor the experts of the range.
+Tensor part_of(const Tensor& stack, comm::ExpertRange experts) {
+  Tensor part = stack;
+  part.data = stack.slice(experts.begin * stack.count() / stack.dims[0], 0).data;
+  part.dims[0] = experts.count;
+  return part;
+}
+
 }  // namespace
 
 Experts::Experts(const ModelConfig& config, ParameterStore& parameters, const std::string& prefix, int64_t width)
     : activation_(config.ffn.activation), hidden_size_(config.moe.expert_hidden_size) {
-  const int64_t experts = config.moe.experts;
+  const comm::ExpertRange experts = local_experts(config.moe);
   const auto up = without_prefix(activation_, hidden_size_);
   const std::vector<LinearPart> down = {{"down", width}};
   up_ = &add_stacked(parameters, ParameterKind::kMatrix, experts, prefix, up, width);
@@ -47,23 +60,23 @@ Experts::Experts(const ModelConfig& config, ParameterStore& parameters, const st
 }
 
 void Experts::forward(Pass& pass, const Tensor& out, const Tensor& pre, const Tensor& rows,
-                      const ops::RowGroups& groups) const {
+                      const ops::RowGroups& groups, comm::ExpertRange experts) const {
   const ArenaScope scope = pass.scope();
   const Tensor activated = pass.allocate("expert activation", pass.compute, {rows.rows(), hidden_size_});
   ops::grouped_matmul(pass.ctx, {.out = pre,
                                  .a = rows,
-                                 .weight = up_->value,
+                                 .weight = part_of(up_->value, experts),
                                  .groups = groups,
                                  .transpose_weight = true,
-                                 .bias = up_bias_ != nullptr ? up_bias_->value : Tensor{},
+                                 .bias = up_bias_ != nullptr ? part_of(up_bias_->value, experts) : Tensor{},
                                  .activated = activated,
                                  .activation = activation_});
   ops::grouped_matmul(pass.ctx, {.out = out,
                                  .a = activated,
-                                 .weight = down_->value,
+                                 .weight = part_of(down_->value, experts),
                                  .groups = groups,
                                  .transpose_weight = true,
-                                 .bias = down_bias_ != nullptr ? down_bias_->value : Tensor{}});
+                                 .bias = down_bias_ != nullptr ? part_of(down_bias_->value, experts) : Tensor{}});
 }
 
 void Experts::backward(Pass& pass, const Backward& args) const {
@@ -71,9 +84,11 @@ void Experts::backward(Pass& pass, const Backward& args) const {
   // First upstream times the down-projection, then, in place, the gate-scaled activation itself.
   const Tensor activated = pass.allocate("expert activation", pass.compute, {args.rows.rows(), hidden_size_});
   const Tensor grad_pre = args.pre;
-  ops::grouped_matmul(
-      pass.ctx,
-      {.out = activated, .a = args.upstream, .weight = down_->value, .groups = args.groups, .transpose_weight = false});
+  ops::grouped_matmul(pass.ctx, {.out = activated,
+                                 .a = args.upstream,
+                                 .weight = part_of(down_->value, args.experts),
+                                 .groups = args.groups,
+                                 .transpose_weight = false});
   ops::activation_backward(pass.ctx, {.grad_pre = grad_pre,
                                       .grad_out = activated,
                                       .pre = args.pre,
@@ -85,26 +100,32 @@ void Experts::backward(Pass& pass, const Backward& args) const {
   backward_down(pass, args, activated);
   ops::grouped_weight_grad(
       pass.ctx,
-      {.grad_weight = pass.gradients->gradient_of(*up_), .grad_out = grad_pre, .x = args.rows, .groups = args.groups});
+      {.grad_weight = gradient_of(pass, args, *up_), .grad_out = grad_pre, .x = args.rows, .groups = args.groups});
   if (up_bias_ != nullptr) {
     ops::grouped_bias_backward(
-        pass.ctx, {.grad_bias = pass.gradients->gradient_of(*up_bias_), .grad_out = grad_pre, .groups = args.groups});
+        pass.ctx, {.grad_bias = gradient_of(pass, args, *up_bias_), .grad_out = grad_pre, .groups = args.groups});
   }
-  ops::grouped_matmul(
-      pass.ctx,
-      {.out = args.grad_rows, .a = grad_pre, .weight = up_->value, .groups = args.groups, .transpose_weight = false});
+  ops::grouped_matmul(pass.ctx, {.out = args.grad_rows,
+                                 .a = grad_pre,
+                                 .weight = part_of(up_->value, args.experts),
+                                 .groups = args.groups,
+                                 .transpose_weight = false});
+}
+
+Tensor Experts::gradient_of(Pass& pass, const Backward& args, const Parameter& parameter) {
+  return part_of(pass.gradients->gradient_of(parameter, args.source), args.experts);
 }
 
 void Experts::backward_down(Pass& pass, const Backward& args, const Tensor& activated) const {
-  ops::grouped_weight_grad(pass.ctx, {.grad_weight = pass.gradients->gradient_of(*down_),
+  ops::grouped_weight_grad(pass.ctx, {.grad_weight = gradient_of(pass, args, *down_),
                                       .grad_out = args.upstream,
                                       .x = activated,
                                       .groups = args.groups});
   if (down_bias_ == nullptr) return;
-  ops::grouped_bias_backward(pass.ctx, {.grad_bias = pass.gradients->gradient_of(*down_bias_),
+  ops::grouped_bias_backward(pass.ctx, {.grad_bias = gradient_of(pass, args, *down_bias_),
                                         .grad_out = args.upstream,
                                         .groups = args.groups,
-                                        .bias = down_bias_->value,
+                                        .bias = part_of(down_bias_->value, args.experts),
                                         .gate = args.gate,
                                         .grad_gate = args.grad_gate,
                                         .row_assignment = args.row_assignment});

@@ -40,6 +40,9 @@ struct MoeConfig {
   ops::BalanceCounts balance_loss_counts = ops::BalanceCounts::kFirstChoice;
   int64_t shared_expert_hidden_size = 0;  // 0: none
 
+  // Not of the model, but of this process: the routed experts that it holds. 0: all.
+  int64_t local_experts_begin = 0, local_experts = 0;
+
   bool has_head_layer() const { return head_layer.value_or(heads > 1); }
   bool has_merge_layer() const { return merge_layer.value_or(heads > 1); }
 };

@@ -10,7 +10,7 @@ Moe::Moe(const ModelConfig& config, ParameterStore& parameters, const std::strin
       prefix_(prefix),
       moe_index_(moe_index),
       router_(config.moe, parameters, prefix + ".router", width),
-      experts_(config, parameters, prefix + ".experts", width) {}
+      exchange_(config, parameters, prefix, width) {}
 
 // Slots and buffer rows from the router's choices.
 void Moe::assign(Pass& pass, Saved& saved, int64_t rows, const Tensor& load) const {
@@ -40,20 +40,40 @@ void Moe::observe(Pass& pass, const Saved& saved, const Tensor& balance_loss) co
   pass.ctx.observe(saved.slot, "{}.slot", prefix_);
 }
 
+Tensor Moe::gathered(Pass& pass, const Saved& saved, const Tensor& x) const {
+  const Tensor rows = pass.allocate("expert rows", pass.compute, {saved.row_assignment.count(), x.cols()});
+  ops::gather_rows(pass.ctx, {.out = rows, .x = x, .row_assignment = saved.row_assignment, .k = config_.top_k});
+  return rows;
+}
+
 void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend) const {
+  const Experts& experts = exchange_.experts();
+  const bool exchanged = pass.experts_are_shared_out();
   const Tensor balance_loss = pass.statistics.balance_loss.slice(moe_index_, 1);
   const Tensor load = pass.statistics.load.slice_rows(moe_index_, 1).view({config_.experts});
   router_.forward(pass, saved.routing, balance_loss, z);
   assign(pass, saved, z.rows(), load);
   const int64_t buffer_rows = saved.row_assignment.count();
-  saved.pre = pass.allocate("expert pre-activation", pass.compute, {buffer_rows, experts_.pre_width()});
+  if (exchanged) {
+    exchange_.prepare(pass, saved.exchange, saved.groups, buffer_rows, z.cols());
+  } else {
+    saved.pre = pass.allocate("expert pre-activation", pass.compute, {buffer_rows, experts.pre_width()});
+  }
   observe(pass, saved, balance_loss);
 
   const ArenaScope scope = pass.scope();
-  const Tensor rows = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+  const Tensor rows = gathered(pass, saved, z);
   const Tensor results = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
-  ops::gather_rows(pass.ctx, {.out = rows, .x = z, .row_assignment = saved.row_assignment, .k = config_.top_k});
-  experts_.forward(pass, results, saved.pre, rows, saved.groups);
+  if (exchanged) {
+    exchange_.forward(pass, saved.exchange,
+                      {.out = results,
+                       .rows = rows,
+                       .gate = saved.routing.gate_weight,
+                       .row_assignment = saved.row_assignment,
+                       .groups = saved.groups});
+  } else {
+    experts.forward(pass, results, saved.pre, rows, saved.groups, experts.all());
+  }
   ops::combine_rows(
       pass.ctx,
       {.y = out, .rows = results, .row_of = saved.row_of, .gate = saved.routing.gate_weight, .addend = addend});
@@ -63,26 +83,48 @@ void Moe::backward(Pass& pass, const Saved& saved, const Tensor& grad_z, const T
                    const Tensor& addend) const {
   const ArenaScope scope = pass.scope();
   const int64_t buffer_rows = saved.row_assignment.count();
-  const Tensor grad_gate = pass.allocate("routing gradient", DType::kF32, {z.rows(), config_.top_k});
-  const Tensor rows = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
-  const Tensor upstream = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
-  const Tensor grad_rows = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+  const RowGradients grad = {
+      .rows = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()}),
+      .gate = pass.allocate("routing gradient", DType::kF32, {z.rows(), config_.top_k}),
+  };
+  if (pass.experts_are_shared_out()) {
+    backward_exchanged(pass, saved, grad, grad_out);
+  } else {
+    backward_here(pass, saved, grad, grad_out, z);
+  }
+  pass.ctx.observe(grad.gate, "grad.{}.gate_weight", prefix_);
+  router_.backward(pass, saved.routing, grad_z, grad.gate, z, addend);
+  ops::combine_rows(pass.ctx, {.y = grad_z, .rows = grad.rows, .row_of = saved.row_of, .addend = grad_z});
+}
 
-  pass.ctx.fill_zero(grad_gate);  // the gate of a dropped assignment has no gradient
-  ops::gather_rows(pass.ctx,
-                   {.out = upstream, .x = grad_out, .row_assignment = saved.row_assignment, .k = config_.top_k});
-  ops::gather_rows(pass.ctx, {.out = rows, .x = z, .row_assignment = saved.row_assignment, .k = config_.top_k});
-  experts_.backward(pass, {.grad_rows = grad_rows,
-                           .grad_gate = grad_gate,
-                           .upstream = upstream,
-                           .pre = saved.pre,
-                           .rows = rows,
-                           .gate = saved.routing.gate_weight,
-                           .row_assignment = saved.row_assignment,
-                           .groups = saved.groups});
-  pass.ctx.observe(grad_gate, "grad.{}.gate_weight", prefix_);
-  router_.backward(pass, saved.routing, grad_z, grad_gate, z, addend);
-  ops::combine_rows(pass.ctx, {.y = grad_z, .rows = grad_rows, .row_of = saved.row_of, .addend = grad_z});
+void Moe::backward_here(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out,
+                        const Tensor& z) const {
+  const ArenaScope scope = pass.scope();
+  const Experts& experts = exchange_.experts();
+  const Tensor upstream = gathered(pass, saved, grad_out);
+  const Tensor rows = gathered(pass, saved, z);
+  pass.ctx.fill_zero(grad.gate);  // the gate of a dropped assignment has no gradient
+  experts.backward(pass, {.grad_rows = grad.rows,
+                          .grad_gate = grad.gate,
+                          .upstream = upstream,
+                          .pre = saved.pre,
+                          .rows = rows,
+                          .gate = saved.routing.gate_weight,
+                          .row_assignment = saved.row_assignment,
+                          .groups = saved.groups,
+                          .experts = experts.all()});
+}
+
+void Moe::backward_exchanged(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out) const {
+  const ArenaScope scope = pass.scope();
+  const Tensor upstream = gathered(pass, saved, grad_out);
+  const Tensor grad_row_gate = pass.allocate("routing gradient", DType::kF32, {upstream.rows(), 1});
+  exchange_.backward(pass, saved.exchange, {.grad_rows = grad.rows, .grad_gate = grad_row_gate, .upstream = upstream});
+  // Zero where an assignment was dropped.
+  const int64_t assignments = saved.row_of.count();
+  ops::combine_rows(
+      pass.ctx,
+      {.y = grad.gate.view({assignments, 1}), .rows = grad_row_gate, .row_of = saved.row_of.view({assignments, 1})});
 }
 
 }  // namespace mhmoe::nn

@@ -1,8 +1,8 @@
 // Sparse mixture of experts on rows: route, dispatch, compute, combine. With sub-tokens as rows it is the heart of
-// MH-MoE (paper 1, equations 5-6; paper 2, equation 3).
+// MH-MoE (paper 1, equations 5-6; paper 2, equation 3). Experts may be shared out among ranks: see ExpertExchange.
 #pragma once
 
-#include "nn/experts.h"
+#include "nn/expert_exchange.h"
 #include "nn/router.h"
 
 namespace mhmoe::nn {
@@ -20,7 +20,8 @@ class Moe {
     Tensor slot, row_of;    // i32 [S, k]
     Tensor row_assignment;  // i32 [R]
     ops::RowGroups groups;  // i32 [E] each, and the capacity
-    Tensor pre;             // compute [R, pre_width]
+    Tensor pre;             // compute [R, pre_width]; absent where experts are shared out
+    ExpertExchange::Saved exchange;
   };
 
   // out: f32 or compute [S, w], overwritten with addend + sum over kept choices of gate * expert(z).
@@ -33,13 +34,22 @@ class Moe {
 
  private:
   void assign(Pass& pass, Saved& saved, int64_t rows, const Tensor& load) const;
+  // Of the rows of x, by expert; [R, w], until the caller's scope ends.
+  Tensor gathered(Pass& pass, const Saved& saved, const Tensor& x) const;
+  struct RowGradients {
+    Tensor rows;  // compute [R, w]
+    Tensor gate;  // f32 [S, k]
+  };
+  void backward_here(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out,
+                     const Tensor& z) const;
+  void backward_exchanged(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out) const;
   void observe(Pass& pass, const Saved& saved, const Tensor& balance_loss) const;
 
   const MoeConfig& config_;
   std::string prefix_;
   int64_t moe_index_;
   Router router_;
-  Experts experts_;
+  ExpertExchange exchange_;
 };
 
 }  // namespace mhmoe::nn

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "device/communicator.h"
 #include "device/context.h"
 #include "nn/gradient_sink.h"
 
@@ -25,8 +26,12 @@ struct Pass {
   GradientSink* gradients = nullptr;  // null: no backward follows, nothing is kept for it
   float balance_scale = 0;            // d objective / d (a layer's balance loss); backward only
   KeyValueCache* cache = nullptr;     // the rows are the next positions of its sequences; no backward
+  Communicator* experts = nullptr;    // the ranks that share the experts out; null: all of them are here
+  int64_t overlap_chunks = 1;         // groups of a rank's experts whose rows travel while others are computed
+  bool verify_transfers = false;      // checksums on rows that travel
 
   int64_t tokens() const { return batch * sequence_length; }
+  bool experts_are_shared_out() const { return experts != nullptr && experts->size() > 1; }
   // Scratch and saved activations.
   Tensor allocate(const char* name, DType dtype, std::initializer_list<int64_t> dims) const {
     return ctx.step().allocate(name, dtype, dims);

@@ -23,9 +23,7 @@ void activation_backward(Context& ctx, const ActivationBackward& args) {
     Argument(ctx, kOp, "scaled_out", args.scaled_out).matrix(rows, hidden).same_dtype(args.grad_out);
   }
   if (!args.gate.empty() || !args.grad_gate.empty() || !args.row_assignment.empty()) {
-    Argument(ctx, kOp, "gate", args.gate).dtype(DType::kF32);
-    Argument(ctx, kOp, "grad_gate", args.grad_gate).count(args.gate.count()).dtype(DType::kF32);
-    Argument(ctx, kOp, "row_assignment", args.row_assignment).shape({rows}).dtype(DType::kI32);
+    check_gates(ctx, kOp, args.gate, args.grad_gate, args.row_assignment, rows);
   }
   run(ctx, &KernelTable::activation_backward, args);
 }

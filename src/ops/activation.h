@@ -18,15 +18,17 @@ struct ActivationForward {
   Activation kind;
 };
 
-// grad_pre = row_scale * grad_out * d out / d pre, where row r's scale is gate[row_assignment[r]] (1 without gates).
+// grad_pre = row_scale * grad_out * d out / d pre, where row r's scale is gate[g(r)] (1 without gates).
 // grad_out: [R, m], dtype of pre; grad_pre: like pre, overwritten, may be `pre` itself.
 // scaled_out: optional, like grad_out, overwritten with row_scale * out recomputed: the left operand of the
 //   down-projection's weight gradient; may be grad_out itself.
-// Routed rows (all three or none): gate, grad_gate: f32, one element an assignment; row_assignment: i32 [R].
-//   grad_gate[row_assignment[r]] = <out[r], grad_out[r]>: the gradient of a gate weight when grad_out is the unscaled
-//   upstream gradient times the down-projection, so that expert outputs need not be kept (after arXiv 2512.14080).
-//   Elements of grad_gate that no row names are left alone: the caller zeroes them.
-//   Rows with row_assignment -1 are empty: scale 0, and grad_pre and scaled_out are zero there.
+// Routed rows (gate and grad_gate or neither): gate, grad_gate: f32. grad_gate[g(r)] = <out[r], grad_out[r]>: the
+//   gradient of a gate weight when grad_out is the unscaled upstream gradient times the down-projection, so that expert
+//   outputs need not be kept (after arXiv 2512.14080).
+// row_assignment: i32 [R], optional. With it gate and grad_gate have one element an assignment and g(r) is
+//   row_assignment[r]; elements of grad_gate that no row names are left alone: the caller zeroes them. Rows with
+//   row_assignment -1 are empty: scale 0, and grad_pre and scaled_out are zero there. Without it they have one element
+//   a row, and g(r) is r.
 struct ActivationBackward {
   Tensor grad_pre, grad_out, pre;
   Activation kind;

@@ -52,4 +52,16 @@ const Argument& Argument::may_be(const Tensor& other) const {
   return *this;
 }
 
+void check_gates(const Context& ctx, std::string_view op, const Tensor& gate, const Tensor& grad_gate,
+                 const Tensor& row_assignment, int64_t rows) {
+  const Argument checked(ctx, op, "gate", gate);
+  checked.dtype(DType::kF32);
+  if (row_assignment.empty()) {
+    checked.count(rows);
+  } else {
+    Argument(ctx, op, "row_assignment", row_assignment).shape({rows}).dtype(DType::kI32);
+  }
+  Argument(ctx, op, "grad_gate", grad_gate).count(gate.count()).dtype(DType::kF32);
+}
+
 }  // namespace mhmoe::ops

@@ -32,6 +32,10 @@ class Argument {
   const Tensor& tensor_;
 };
 
+// The gates of routed rows, as ActivationBackward says.
+void check_gates(const Context& ctx, std::string_view op, const Tensor& gate, const Tensor& grad_gate,
+                 const Tensor& row_assignment, int64_t rows);
+
 template <class Args>
 void run(Context& ctx, Required<Args> KernelTable::*kernel, const Args& args) {
   ctx.watch([&](WorkObserver& observer) { observer.begin({&args}); },

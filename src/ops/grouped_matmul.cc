@@ -69,9 +69,7 @@ void grouped_bias_backward(Context& ctx, const GroupedBiasBackward& args) {
   check_groups(ctx, kOp, args.groups, experts, rows);
   if (!args.gate.empty() || !args.grad_gate.empty() || !args.row_assignment.empty()) {
     Argument(ctx, kOp, "bias", args.bias).shape({experts, n}).dtype(DType::kF32);
-    Argument(ctx, kOp, "gate", args.gate).dtype(DType::kF32);
-    Argument(ctx, kOp, "grad_gate", args.grad_gate).count(args.gate.count()).dtype(DType::kF32);
-    Argument(ctx, kOp, "row_assignment", args.row_assignment).shape({rows}).dtype(DType::kI32);
+    check_gates(ctx, kOp, args.gate, args.grad_gate, args.row_assignment, rows);
   }
   run(ctx, &KernelTable::grouped_bias_backward, args);
 }

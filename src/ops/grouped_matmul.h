@@ -38,9 +38,9 @@ struct GroupedWeightGrad {
   RowGroups groups;
 };
 
-// grad_bias[e] += sum over the rows r of e of scale_r * grad_out[r], where scale_r = gate[row_assignment[r]] (1 without
-// gates); with gates also grad_gate[row_assignment[r]] += <bias[e], grad_out[r]>.
-// grad_bias, bias: f32 [E, n]; gate, grad_gate: f32, one element an assignment; row_assignment: i32 [R].
+// grad_bias[e] += sum over the rows r of e of scale_r * grad_out[r], where scale_r = gate[g(r)] (1 without gates); with
+// gates also grad_gate[g(r)] += <bias[e], grad_out[r]>. grad_bias, bias: f32 [E, n]; gate, grad_gate, row_assignment
+// and g as in ActivationBackward.
 struct GroupedBiasBackward {
   Tensor grad_bias, grad_out;
   RowGroups groups;

@@ -39,15 +39,22 @@ TEST_F(ActivationKernels, ForwardAgreesWithTheCpu) {
 struct BackwardTwins {
   Twin grad_pre, grad_out, pre, scaled_out, gate, grad_gate, row_assignment;
 
-  // in_place: grad_pre lies in pre, scaled_out in grad_out.
-  ops::ActivationBackward arguments(Activation kind, bool routed, bool in_place, Tensor Twin::*side) const {
+  // in_place: grad_pre lies in pre, scaled_out in grad_out; routed, not by_row: gates lie by assignment.
+  ops::ActivationBackward arguments(Activation kind, bool routed, bool in_place, bool by_row,
+                                    Tensor Twin::*side) const {
     ops::ActivationBackward args{.grad_pre = (in_place ? pre : grad_pre).*side,
                                  .grad_out = grad_out.*side,
                                  .pre = pre.*side,
                                  .kind = kind,
                                  .scaled_out = (in_place ? grad_out : scaled_out).*side};
     if (!routed) return args;
-    args.gate = gate.*side, args.grad_gate = grad_gate.*side, args.row_assignment = row_assignment.*side;
+    args.gate = gate.*side, args.grad_gate = grad_gate.*side;
+    if (by_row) {
+      const int64_t rows = args.pre.rows();
+      args.gate = args.gate.slice(0, rows), args.grad_gate = args.grad_gate.slice(0, rows);
+    } else {
+      args.row_assignment = row_assignment.*side;
+    }
     return args;
   }
 };
@@ -57,8 +64,8 @@ TEST_F(ActivationKernels, BackwardAgreesWithTheCpuAlsoInPlace) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       for (const auto& [rows, hidden] : kShapes) {
         unalign(rows == 3);
-        for (const int options : {0, 1, 2, 3}) {
-          const bool routed = (options & 1) != 0, in_place = (options & 2) != 0;
+        for (const int options : {0, 1, 2, 3, 5, 7}) {
+          const bool routed = (options & 1) != 0, in_place = (options & 2) != 0, by_row = (options & 4) != 0;
           std::vector<double> assignment;  // of 2 R: every other one, backwards; every third row is empty
           for (int64_t r = 0; r < rows; ++r)
             assignment.push_back(r % 3 == 2 ? -1 : static_cast<double>(2 * (rows - r) - 1));
@@ -67,12 +74,12 @@ TEST_F(ActivationKernels, BackwardAgreesWithTheCpuAlsoInPlace) {
                                     random(dtype, {rows, width}),          garbage(dtype, {rows, hidden}),
                                     random(DType::kF32, {2 * rows, 1}),    filled(DType::kF32, {2 * rows, 1}, 7),
                                     given(DType::kI32, {rows}, assignment)};
-          const ops::ActivationBackward args = at.arguments(kind, routed, in_place, &Twin::emulated);
+          const ops::ActivationBackward args = at.arguments(kind, routed, in_place, by_row, &Twin::emulated);
           expect_same_bytes_in_every_order({args.grad_pre, args.scaled_out, at.grad_gate.emulated}, [&] {
             refresh(at.pre), refresh(at.grad_out), refresh(at.grad_gate);
             ops::activation_backward(emulated(), args);
           });
-          ops::activation_backward(cpu(), at.arguments(kind, routed, in_place, &Twin::cpu));
+          ops::activation_backward(cpu(), at.arguments(kind, routed, in_place, by_row, &Twin::cpu));
           expect_agreement("grad_pre", in_place ? at.pre : at.grad_pre, test::unit_roundoff(dtype), 5 * kAbsolute);
           expect_agreement("scaled_out", in_place ? at.grad_out : at.scaled_out, test::unit_roundoff(dtype),
                            5 * kAbsolute);

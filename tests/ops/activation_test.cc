@@ -106,6 +106,31 @@ TEST_F(ActivationOp, RoutedRowsScaleByTheirGatesAndGiveTheGatesGradients) {
   });
 }
 
+// As rows arrive that other ranks have routed.
+TEST_F(ActivationOp, OneGateARowGivesTheBytesOfThatGateByItsAssignment) {
+  for_each([&](Activation kind, DType dtype, int64_t hidden, const Tensor& pre) {
+    const std::vector<double> assignments{4, 1, 0, 6, 5, 2};
+    const Tensor row_assignment = given(DType::kI32, {6}, assignments);
+    const Tensor gate = random(DType::kF32, {7}), grad_gate = garbage(DType::kF32, {7});
+    const Tensor grad_out = random(dtype, {6, hidden});
+    const Tensor grad_pre = garbage(dtype, {6, pre.cols()}), scaled_out = garbage(dtype, {6, hidden});
+    ops::activation_backward(ctx(), {grad_pre, grad_out, pre, kind, scaled_out, gate, grad_gate, row_assignment});
+
+    const Tensor row_gate = garbage(DType::kF32, {6}), row_grad_gate = garbage(DType::kF32, {6});
+    std::vector<double> expected;
+    for (int64_t r = 0; r < 6; ++r) {
+      const auto a = static_cast<int64_t>(assignments[r]);
+      test::write_value(row_gate, r, test::read_value(gate, a));
+      expected.push_back(test::read_value(grad_gate, a));
+    }
+    const auto grad_pre_values = test::values(grad_pre), scaled_values = test::values(scaled_out);
+    ops::activation_backward(ctx(), {pre, grad_out, pre, kind, grad_out, row_gate, row_grad_gate});
+    test::expect_equal("grad_pre", pre, grad_pre_values);
+    test::expect_equal("scaled_out", grad_out, scaled_values);
+    test::expect_equal("grad_gate", row_grad_gate, expected);
+  });
+}
+
 TEST_F(ActivationOp, EmptyRowsBecomeZeroWhateverTheyHeld) {
   const Tensor pre = garbage(DType::kF32, {2, 10}), grad_out = garbage(DType::kF32, {2, 5});
   const Tensor gate = filled(DType::kF32, {1}, 1), grad_gate = zeros(DType::kF32, {1});

@@ -125,7 +125,10 @@ TEST_F(Contracts, GroupedMatmul) {
                      {"bias", &B::bias},
                      {"gate", &B::gate, kDefinesShape},
                      {"grad_gate", &B::grad_gate},
-                     {"row_assignment", &B::row_assignment}});
+                     {"row_assignment", &B::row_assignment, kOptional}});
+  expect_checked<B>("grouped_bias_backward", grouped_bias_backward,
+                    {f32({3, 5}), bf16({7, 5}), groups, f32({3, 5}), f32({7}), f32({7})},
+                    {{"gate", &B::gate}, {"grad_gate", &B::grad_gate}});
 }
 
 }  // namespace

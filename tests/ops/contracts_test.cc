@@ -134,7 +134,13 @@ TEST_F(Contracts, Activation) {
                      {"scaled_out", &B::scaled_out, kOptional},
                      {"gate", &B::gate, kDefinesShape},
                      {"grad_gate", &B::grad_gate},
-                     {"row_assignment", &B::row_assignment}});
+                     {"row_assignment", &B::row_assignment, kOptional}});
+  B by_row = routed;
+  by_row.row_assignment = {};
+  expect_refused<B>(activation_backward, "[activation_backward] gate is f32[5], expected 3 elements", by_row);
+  by_row.gate = by_row.grad_gate = f32({3});
+  expect_checked<B>("activation_backward", activation_backward, by_row,
+                    {{"gate", &B::gate}, {"grad_gate", &B::grad_gate}});
 }
 
 TEST_F(Contracts, CrossEntropy) {

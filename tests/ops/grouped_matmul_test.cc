@@ -208,5 +208,28 @@ TEST_F(GroupedMatmulTest, BiasGradientsSumScaledRowsAndGatesReceiveTheirs) {
   }
 }
 
+TEST_F(GroupedMatmulTest, BiasGradientsWithOneGateARowHaveTheBytesOfGatesByAssignment) {
+  const ops::RowGroups row_groups = groups({{3, 0, 150, 1}, 2});
+  const int64_t n = 271, experts = 4;
+  std::vector<double> backwards, given_gates, row_gates;
+  for (int64_t r = 0; r < total_; ++r) {
+    backwards.push_back(static_cast<double>(total_ - 1 - r));
+    given_gates.push_back(static_cast<double>(r) / 8);
+    row_gates.insert(row_gates.begin(), given_gates.back());
+  }
+  const Tensor grad_out = random(DType::kF32, {total_, n}), bias = random(DType::kF32, {experts, n});
+  const Tensor by_assignment = zeros(DType::kF32, {experts, n}), by_row = zeros(DType::kF32, {experts, n});
+  const Tensor grad_gate = zeros(DType::kF32, {total_}), row_grad_gate = zeros(DType::kF32, {total_});
+  ops::grouped_bias_backward(
+      ctx(), {by_assignment, grad_out, row_groups, bias, given(DType::kF32, {total_}, given_gates), grad_gate,
+              given(DType::kI32, {total_}, backwards)});
+  ops::grouped_bias_backward(
+      ctx(), {by_row, grad_out, row_groups, bias, given(DType::kF32, {total_}, row_gates), row_grad_gate});
+  expect_equal("bias gradient", by_row, values(by_assignment));
+  auto expected = values(grad_gate);
+  std::reverse(expected.begin(), expected.end());
+  expect_equal("gate gradient", row_grad_gate, expected);
+}
+
 }  // namespace
 }  // namespace mhmoe::test
