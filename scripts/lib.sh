@@ -5,10 +5,10 @@ export DEBIAN_FRONTEND=noninteractive
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 PROGRAM_PACKAGES=(g++ cmake ninja-build libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libdnnl-dev
-  libsentencepiece-dev libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev)
+  libsentencepiece-dev libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev libopenmpi-dev openmpi-bin)
 PLOT_PACKAGES=(python3 python3-matplotlib)
 TEST_PACKAGES=(libgtest-dev ccache git python3-numpy python3-pip clang-format clang-tidy clang libclang-rt-14-dev strace
-  chromium libopenmpi-dev openmpi-bin)
+  chromium)
 
 say() { printf '%s\n' "$*"; }
 

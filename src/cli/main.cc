@@ -1,12 +1,10 @@
 #include <csignal>
-#include <exception>
-#include <new>
 
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "comm/job.h"
 #include "core/error.h"
 #include "core/float_environment.h"
-#include "core/log.h"
 
 namespace {
 
@@ -49,21 +47,11 @@ int main(int argc, char** argv) {
   // A closed pipe or a limit on file sizes is an error of the write, which says where.
   for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
   mhmoe::fix_float_environment();
-  ExitCode code = ExitCode::kInternal;
   try {
-    return run(argc, argv);
-  } catch (const mhmoe::Error& error) {
-    code = error.code();
-    if (code == ExitCode::kRequeue) {  // what was asked for, no error
-      mhmoe::log::info("{}", error.what());
-    } else {
-      mhmoe::log::error("{}", error.what());
-    }
-  } catch (const std::bad_alloc&) {
-    code = ExitCode::kMemory;
-    mhmoe::log::error("out of memory on the host; use smaller micro-batches (train.micro_batch_sequences)");
-  } catch (const std::exception& error) {
-    mhmoe::log::error("internal error: {}; please report it", error.what());
+    const int code = run(argc, argv);
+    mhmoe::comm::finish_job();
+    return code;
+  } catch (...) {
+    return static_cast<int>(mhmoe::comm::end_by_exception());
   }
-  return static_cast<int>(code);
 }

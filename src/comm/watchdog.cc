@@ -1,0 +1,222 @@
+#include "comm/watchdog.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "comm/watchdog_report.h"
+#include "core/hash.h"
+#include "core/log.h"
+
+namespace mhmoe::comm {
+namespace {
+
+constexpr std::chrono::milliseconds kBeat(100);
+// For the first to speak, so that others say nothing.
+constexpr std::chrono::milliseconds kGraceOfOthers(500);
+constexpr double kSlowSeconds = 1, kSlowRatio = 10;
+constexpr int kTimesSlow = 3;  // once may be a file that only one rank writes
+
+template <size_t N>
+void set_text(std::array<char, N>& out, std::string_view text) {
+  std::copy_n(text.begin(), std::min(N, text.size()), out.begin());
+}
+
+}  // namespace
+
+Watchdog::Watchdog(Board board, std::vector<int> machine, int rank, EndJob end_job)
+    : board_(std::move(board)),
+      machine_(std::move(machine)),
+      rank_(rank),
+      local_rank_(local_rank_of(rank)),
+      mine_(board_.of(local_rank_)),
+      end_job_(std::move(end_job)) {
+  mine_.heartbeat = now();
+  thread_ = std::thread([this] { watch(); });
+}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void Watchdog::set_timeout(double seconds) {
+  const std::lock_guard lock(mutex_);
+  timeout_seconds_ = seconds;
+}
+
+void Watchdog::set_flight_file(const std::string& path) {
+  const std::lock_guard lock(mutex_);
+  flight_file_ = path;
+}
+
+void Watchdog::on_timeout(void (*give_up)(void*), void* argument) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(give_up_, [&](const auto& known) { return argument == nullptr || known.second == argument; });
+  if (give_up != nullptr) give_up_.emplace_back(give_up, argument);
+}
+
+void Watchdog::set_step(int64_t step) {
+  mine_.step = step;
+}
+
+int Watchdog::local_rank_of(int rank) const {
+  return Machine{board_, machine_}.find(rank);
+}
+
+void Watchdog::enter(std::span<const int> group, std::string_view kind, int64_t bytes, std::string_view purpose) {
+  Operation operation{.group = xxh3(group.data(), group.size_bytes()),
+                      .bytes = bytes,
+                      .step = mine_.step,
+                      .entered = now(),
+                      .group_size = static_cast<int32_t>(group.size()),
+                      .first_rank = group.front()};
+  set_text(operation.kind, kind);
+  set_text(operation.purpose, purpose);
+  {
+    const std::lock_guard lock(mutex_);
+    Group& known = groups_[operation.group];
+    if (known.ranks.empty()) known.ranks.assign(group.begin(), group.end());
+    operation.number = ++known.entered;
+  }
+  const int64_t index = mine_.entered;
+  const auto at = static_cast<size_t>(index % RankBoard::kOperations);
+  mine_.left[at] = 0;
+  mine_.operations[at].store(operation);
+  mine_.entered = index + 1;
+  compare_with_peers(operation);  // both have published before they look: at least one of two sees the other
+  resume(index);
+}
+
+int64_t Watchdog::pause() {
+  mine_.waiting_since = 0;
+  return mine_.entered - 1;
+}
+
+void Watchdog::resume(int64_t operation) {
+  mine_.waiting_for = operation;
+  mine_.waiting_since = now();
+}
+
+void Watchdog::enter_device_wait() {
+  resume(RankBoard::kDeviceWait);
+}
+
+void Watchdog::leave() {
+  const int64_t index = mine_.waiting_for, since = mine_.waiting_since, end = now();
+  mine_.waiting_since = 0;
+  if (index == RankBoard::kDeviceWait) return;
+  const auto at = static_cast<size_t>(index % RankBoard::kOperations);
+  mine_.left[at] = end;
+  if (seconds_of(end - since) <= kSlowSeconds) return;
+  if (const std::optional<Operation> operation = mine_.operations[at].load()) warn_of_slow_rank(*operation);
+}
+
+void Watchdog::compare_with_peers(const Operation& operation) {
+  for (const int rank : ranks_of(operation)) {
+    const int local = local_rank_of(rank);
+    if (local < 0 || local == local_rank_) continue;
+    const std::optional<Operation> other = board_.of(local).find(operation.group, operation.number);
+    if (!other || other->agrees_with(operation)) continue;
+    fail(ExitCode::kInternal, "ranks call different collectives: rank {} enters {}, rank {} {}; please report it",
+         rank_, operation.describe(), rank, other->describe());
+  }
+}
+
+std::vector<int> Watchdog::ranks_of(const Operation& operation) {
+  const std::lock_guard lock(mutex_);
+  return groups_[operation.group].ranks;
+}
+
+// By the lowest rank that waited.
+void Watchdog::warn_of_slow_rank(const Operation& operation) {
+  std::vector<std::pair<int64_t, int>> arrivals;
+  for (const int rank : ranks_of(operation)) {
+    const int local = local_rank_of(rank);
+    if (local < 0) continue;
+    const std::optional<Operation> theirs = board_.of(local).find(operation.group, operation.number);
+    if (theirs) arrivals.emplace_back(theirs->entered, rank);
+  }
+  if (arrivals.size() < 2) return;
+  std::sort(arrivals.begin(), arrivals.end());
+  const auto [slowest_time, slowest] = arrivals.back();
+  arrivals.pop_back();
+  for (const auto& [time, rank] : arrivals) {
+    if (rank < rank_) return;
+  }
+  const double median = seconds_of(arrivals[arrivals.size() / 2].first - arrivals[0].first);
+  const double delay = seconds_of(slowest_time - arrivals[0].first);
+  if (slowest == rank_ || delay <= kSlowSeconds || delay <= kSlowRatio * median) return;
+  if (++times_slow_[slowest] != kTimesSlow) return;
+  log::warning(
+      "rank {} is slow: in step {} it arrived at {} {:.1f} s after the first rank, half of the others within "
+      "{:.3f} s; said once",
+      slowest, operation.step, operation.name(), delay, median);
+}
+
+void Watchdog::watch() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    mine_.heartbeat = now();
+    const int64_t since = mine_.waiting_since;
+    if (since != 0 && seconds_of(now() - since) > timeout_seconds_) {
+      lock.unlock();
+      time_out();
+      lock.lock();
+    }
+    wake_.wait_for(lock, kBeat);
+  }
+}
+
+// The lowest of the ranks that wait and whose watchdogs are awake.
+bool Watchdog::speaks_first(const Operation& operation) const {
+  for (int local = 0; local < local_rank_; ++local) {
+    const RankBoard& other = board_.of(local);
+    if (other.find(operation.group, operation.number) && other.waiting_since != 0 && !stands_still(other)) return false;
+  }
+  return true;
+}
+
+void Watchdog::time_out() {
+  const Machine machine{board_, machine_};
+  const int64_t index = mine_.waiting_for, since = mine_.waiting_since;
+  const bool of_device = index == RankBoard::kDeviceWait;
+  const std::optional<Operation> operation =
+      of_device ? mine_.last() : mine_.operations[static_cast<size_t>(index % RankBoard::kOperations)].load();
+  if (since == 0) return;
+  if (operation && !speaks_first(*operation)) std::this_thread::sleep_for(kGraceOfOthers);
+  if (claim_report()) {
+    const std::string seconds = fmt::format("has not finished in {:.1f} s", seconds_of(now() - since));
+    std::string text = fmt::format("rank {}: step {}: ", rank_, mine_.step.load());
+    if (of_device) {
+      text += fmt::format("the device {} (last given: {}); {}", seconds, operation ? operation->name() : "nothing",
+                          describe_behind(machine, local_rank_));
+    } else if (operation) {
+      text += fmt::format("{} {}; {}", operation->name(), seconds,
+                          describe_missing(machine, *operation, ranks_of(*operation)));
+    }
+    log::error("{} (parallel.timeout_seconds)", text);
+    write_flight();
+  }
+  end_job_(ExitCode::kPeerLost, [this] {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [give_up, argument] : give_up_) give_up(argument);
+  });
+}
+
+void Watchdog::write_flight() const {
+  const std::string record = flight_record({board_, machine_});
+  std::FILE* file = flight_file_.empty() ? stderr : std::fopen(flight_file_.c_str(), "ae");
+  if (file == nullptr) file = stderr;
+  std::fwrite(record.data(), 1, record.size(), file);
+  std::fflush(file);
+  if (file != stderr) std::fclose(file);
+}
+
+}  // namespace mhmoe::comm

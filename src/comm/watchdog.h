@@ -1,0 +1,77 @@
+// Watches over one rank's waits, and ends the job when one lasts too long.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "comm/board.h"
+#include "device/job.h"
+
+namespace mhmoe::comm {
+
+class Watchdog final : public Monitor {
+ public:
+  // Ends all ranks, after a last call that may hang; called by the watchdog's thread.
+  using EndJob = std::function<void(ExitCode, const std::function<void()>& last)>;
+
+  // machine: the ranks whose board it is, in its order.
+  Watchdog(Board board, std::vector<int> machine, int rank, EndJob end_job);
+  ~Watchdog() override;
+
+  void set_timeout(double seconds);
+  // Appended to when the job is ended; empty: standard error.
+  void set_flight_file(const std::string& path);
+
+  void set_step(int64_t step) override;
+  void enter(std::span<const int> group, std::string_view kind, int64_t bytes, std::string_view purpose) override;
+  void leave() override;
+  void enter_device_wait() override;
+  void on_timeout(void (*give_up)(void*), void* argument) override;
+
+  // For what goes on after it was started: enter(); pause(); then, at the wait for it, resume(); leave().
+  int64_t pause();  // the number to resume by
+  void resume(int64_t operation);
+
+  // True for the first rank of the machine that reports the job's end.
+  bool claim_report() { return board_.claim_report(local_rank_); }
+
+ private:
+  struct Group {
+    std::vector<int> ranks;
+    uint64_t entered = 0;
+  };
+
+  void watch();
+  void time_out();
+  void warn_of_slow_rank(const Operation& operation);
+  void compare_with_peers(const Operation& operation);
+  std::vector<int> ranks_of(const Operation& operation);
+  int local_rank_of(int rank) const;  // -1: of another machine
+  bool speaks_first(const Operation& operation) const;
+  void write_flight() const;
+
+  Board board_;
+  std::vector<int> machine_;
+  int rank_, local_rank_;
+  RankBoard& mine_;
+  EndJob end_job_;
+
+  std::mutex mutex_;  // of what follows
+  std::condition_variable wake_;
+  bool stopping_ = false;
+  double timeout_seconds_ = 600;
+  std::string flight_file_;
+  std::vector<std::pair<void (*)(void*), void*>> give_up_;
+  std::map<uint64_t, Group> groups_;
+  std::map<int, int> times_slow_;  // by rank
+
+  std::thread thread_;
+};
+
+}  // namespace mhmoe::comm

@@ -1,0 +1,106 @@
+#include "comm/watchdog_report.h"
+
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace mhmoe::comm {
+namespace {
+
+constexpr double kStillSeconds = 1;  // ten beats
+constexpr int64_t kShown = 16;       // operations a rank
+
+double age(int64_t time) {
+  return seconds_of(now() - time);
+}
+
+// "last seen in step 41, in all_to_all #7 (...) for 2.3 s"
+std::string last_seen(const RankBoard& rank) {
+  std::string text = fmt::format("last seen in step {}", rank.step.load());
+  const int64_t since = rank.waiting_since;
+  const std::optional<Operation> last = rank.last();
+  if (since != 0 && rank.waiting_for == RankBoard::kDeviceWait) {
+    text += fmt::format(", waiting for its device for {:.1f} s", age(since));
+  } else if (since != 0 && last) {
+    text += fmt::format(", in {} for {:.1f} s", last->name(), age(since));
+  } else if (last) {
+    text += fmt::format(", outside of collectives, after {} {:.1f} s ago", last->name(), age(last->entered));
+  } else {
+    text += ", before any collective";
+  }
+  if (!stands_still(rank)) return text;
+  return text + fmt::format("; its heartbeat stands still for {:.1f} s: stopped or dead", age(rank.heartbeat));
+}
+
+std::string joined(const std::vector<std::string>& parts) {
+  return fmt::format("{}", fmt::join(parts, "; "));
+}
+
+}  // namespace
+
+int Machine::find(int rank) const {
+  const auto at = std::find(ranks.begin(), ranks.end(), rank);
+  return at == ranks.end() ? -1 : static_cast<int>(at - ranks.begin());
+}
+
+bool stands_still(const RankBoard& rank) {
+  return age(rank.heartbeat) > kStillSeconds;
+}
+
+std::string describe_missing(const Machine& machine, const Operation& operation, std::span<const int> group) {
+  std::vector<std::string> missing, late;
+  std::vector<int> elsewhere;
+  for (const int number : group) {
+    const int local = machine.find(number);
+    if (local < 0) {
+      elsewhere.push_back(number);
+      continue;
+    }
+    const RankBoard& rank = machine.board.of(local);
+    if (!rank.find(operation.group, operation.number)) {
+      missing.push_back(fmt::format("rank {} did not arrive: {}", number, last_seen(rank)));
+    } else if (stands_still(rank) || rank.waiting_since == 0) {
+      late.push_back(fmt::format("rank {} arrived, but is not there any more: {}", number, last_seen(rank)));
+    }
+  }
+  missing.insert(missing.end(), late.begin(), late.end());
+  if (missing.empty()) missing.emplace_back("all ranks of this machine arrived");
+  if (!elsewhere.empty()) missing.push_back(fmt::format("not seen from here: ranks {}", fmt::join(elsewhere, ", ")));
+  return joined(missing);
+}
+
+std::string describe_behind(const Machine& machine, int local_rank) {
+  std::vector<std::string> behind;
+  const RankBoard& mine = machine.board.of(local_rank);
+  for (size_t i = 0; i < machine.ranks.size(); ++i) {
+    const RankBoard& rank = machine.board.of(static_cast<int>(i));
+    if (rank.entered >= mine.entered && !stands_still(rank)) continue;
+    behind.push_back(fmt::format("rank {} is behind: {}", machine.ranks[i], last_seen(rank)));
+  }
+  if (behind.empty()) behind.emplace_back("no rank of this machine is behind");
+  return joined(behind);
+}
+
+std::string flight_record(const Machine& machine) {
+  std::string text;
+  for (size_t i = 0; i < machine.ranks.size(); ++i) {
+    const RankBoard& rank = machine.board.of(static_cast<int>(i));
+    text +=
+        fmt::format("rank {}: {}; heartbeat {:.1f} s ago\n", machine.ranks[i], last_seen(rank), age(rank.heartbeat));
+    const int64_t count = rank.entered;
+    for (int64_t j = std::max<int64_t>(0, count - kShown); j < count; ++j) {
+      const auto at = static_cast<size_t>(j % RankBoard::kOperations);
+      const std::optional<Operation> operation = rank.operations[at].load();
+      if (!operation) continue;
+      const int64_t left = rank.left[at];
+      text += fmt::format(
+          "  {:.3f} s ago: {}: {}\n", age(operation->entered), operation->describe(),
+          left == 0 ? "not left" : fmt::format("left after {:.6f} s", seconds_of(left - operation->entered)));
+    }
+  }
+  return text;
+}
+
+}  // namespace mhmoe::comm

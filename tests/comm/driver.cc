@@ -1,0 +1,109 @@
+// A small job for the tests of faults: ranks that exchange and add in steps, until rank 2 does what the first argument
+// says, in step 5. The second argument is the watchdog's timeout.
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+#include <numeric>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "comm/job.h"
+
+namespace mhmoe {
+namespace {
+
+constexpr int kSteps = 12, kFaultyStep = 5, kFaultyRank = 2;
+
+struct Driver {
+  std::string_view fault;
+  Job& job;
+  std::unique_ptr<Communicator> world;
+  std::vector<float> out, in;
+
+  bool is_faulty(int step) const { return step == kFaultyStep && job.rank() == kFaultyRank; }
+
+  void exchange(int64_t elements) {
+    world->wait(world->all_to_all({out.data(), DType::kF32, {elements}}, {in.data(), DType::kF32, {elements}},
+                                  "layers.3.moe dispatch"));
+  }
+  void reduce() { world->wait(world->all_reduce_sum({in.data(), DType::kF32, {64}}, "gradients")); }
+
+  void before_exchange(int step) {
+    if (fault == "slow" && step >= kFaultyStep && job.rank() == kFaultyRank && step < kFaultyStep + 4) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1300));
+    }
+    if (!is_faulty(step)) return;
+    if (fault == "kill") std::raise(SIGKILL);
+    if (fault == "stop") std::raise(SIGSTOP);
+    if (fault == "throw") fail(ExitCode::kNumeric, "the loss is not finite");
+    if (fault == "throw_other") static_cast<void>(std::vector<int>().at(1));
+    if (fault == "hang") ::pause();
+    if (fault == "exit") std::_Exit(3);
+    if (fault == "device") {
+      job.monitor().on_timeout([](void*) { fmt::print(stderr, "given up\n"); }, nullptr);
+      job.monitor().enter_device_wait();
+      ::pause();
+    }
+    // The watchdog's callbacks may hang too.
+    if (fault == "hang_at_end") {
+      job.monitor().on_timeout([](void*) { ::pause(); }, nullptr);
+      job.monitor().enter_device_wait();
+      ::pause();
+    }
+  }
+
+  void run() {
+    for (int step = 1; step <= kSteps; ++step) {
+      job.monitor().set_step(step);
+      before_exchange(step);
+      if (fault == "leave" && is_faulty(step)) return;
+      if (!(fault == "skip" && is_faulty(step))) exchange(fault == "size" && is_faulty(step) ? 32 : 64);
+      if (fault == "stop_inside" && is_faulty(step)) {
+        const Transfer started = world->all_reduce_sum({in.data(), DType::kF32, {64}}, "gradients");
+        std::raise(SIGSTOP);
+        world->wait(started);
+        continue;
+      }
+      reduce();
+    }
+    job.monitor().set_step(0);
+  }
+};
+
+void check(std::string_view fault, const Job& job) {
+  if (fault == "agreed") fail(ExitCode::kConfig, "train.steps: 0 is not allowed");
+  if (fault == "agreed_one" && job.rank() == kFaultyRank) fail(ExitCode::kMissingInput, "no file x");
+}
+
+void run(std::string_view fault, double timeout) {
+  Job& job = comm::job();
+  const char* flight = std::getenv("FLIGHT");
+  comm::configure_job({.timeout_seconds = timeout, .flight_file = flight == nullptr ? "" : flight});
+  comm::agree_after(job, [&] { check(fault, job); });
+  if (fault == "requeue") fail(ExitCode::kRequeue, "stopped by SIGTERM, saved");
+  if (fault == "place") fmt::print("rank {} of {}\n", job.rank(), job.size());
+  if (job.size() == 1) return;
+  std::vector<int> all(static_cast<size_t>(job.size()));
+  std::iota(all.begin(), all.end(), 0);
+  Driver driver{fault, job, job.create_host_communicator(all), std::vector<float>(64), std::vector<float>(64)};
+  driver.run();
+}
+
+}  // namespace
+}  // namespace mhmoe
+
+int main(int argc, char** argv) {
+  try {
+    mhmoe::run(argc > 1 ? argv[1] : "none", argc > 2 ? std::atof(argv[2]) : 600);
+    mhmoe::comm::finish_job();
+    return 0;
+  } catch (...) {
+    return static_cast<int>(mhmoe::comm::end_by_exception());
+  }
+}
