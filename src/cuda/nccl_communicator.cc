@@ -119,8 +119,8 @@ class NcclCommunicator final : public Communicator, private Peer {
   Transfer all_reduce_sum(const Tensor& values, std::string_view purpose) override {
     check(values.dtype == DType::kF32, values, values, purpose);
     const Transfer transfer = start("all_reduce", values.bytes(), purpose, [&](ncclComm_t comm) {
-      MHMOE_NCCL_CHECK(
-          comm, ncclAllReduce(values.data, values.data, elements(values), ncclFloat32, ncclSum, comm, stream_));
+      MHMOE_NCCL_CHECK(comm,
+                       ncclAllReduce(values.data, values.data, elements(values), ncclFloat32, ncclSum, comm, stream_));
     });
     counter_.add(Kind::kAllReduce, values.bytes());
     return transfer;
@@ -129,8 +129,7 @@ class NcclCommunicator final : public Communicator, private Peer {
   Transfer reduce_scatter_sum(const Tensor& out, const Tensor& in, std::string_view purpose) override {
     check(in.dtype == DType::kF32 && in.count() == size() * out.count(), out, in, purpose);
     const Transfer transfer = start("reduce_scatter", in.bytes(), purpose, [&](ncclComm_t comm) {
-      MHMOE_NCCL_CHECK(comm,
-                       ncclReduceScatter(in.data, out.data, elements(out), ncclFloat32, ncclSum, comm, stream_));
+      MHMOE_NCCL_CHECK(comm, ncclReduceScatter(in.data, out.data, elements(out), ncclFloat32, ncclSum, comm, stream_));
     });
     counter_.add(Kind::kReduceScatter, in.bytes());
     return transfer;
@@ -193,7 +192,8 @@ class NcclCommunicator final : public Communicator, private Peer {
                 in.describe());
   }
 
-  // Marks and events are the only order between the streams, also in a capture, which the communication stream so joins.
+  // Marks and events are the only order between the streams, also in a capture, which the communication stream so
+  // joins.
   template <class Call>
   Transfer start(const char* kind, int64_t bytes, std::string_view purpose, Call&& call) {
     Slot& slot = slots_[next_ % kSlots];
@@ -226,8 +226,8 @@ class NcclCommunicator final : public Communicator, private Peer {
     const auto sent = [&](size_t p) { return rows.in.slice_rows(rows.send_begin[p], rows.send_rows[p]); };
     const auto received = [&](size_t p) { return rows.out.slice_rows(rows.receive_begin[p], rows.receive_rows[p]); };
     if (rows.send_rows[own] > 0) {
-      MHMOE_CUDA_CHECK(cudaMemcpyAsync(received(own).data, sent(own).data, sent(own).bytes(), cudaMemcpyDeviceToDevice,
-                                       stream_));
+      MHMOE_CUDA_CHECK(
+          cudaMemcpyAsync(received(own).data, sent(own).data, sent(own).bytes(), cudaMemcpyDeviceToDevice, stream_));
     }
     CallGroup group(comm);
     for (size_t p = 0; p < ranks_.size(); ++p) {

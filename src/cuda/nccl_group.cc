@@ -62,7 +62,8 @@ void check_equipment(const std::vector<Word>& words) {
   for (const auto& [what, ranks] : owners) {
     table += fmt::format("{}ranks {}: {}", table.empty() ? "" : "; ", ranges(ranks), what);
   }
-  fail(ExitCode::kDevice, "the ranks of this job have different GPUs, drivers or NCCLs, which must be alike: {}", table);
+  fail(ExitCode::kDevice, "the ranks of this job have different GPUs, drivers or NCCLs, which must be alike: {}",
+       table);
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ class Peers {
   void wait(cudaEvent_t event);
   // Throws Error(kPeerLost) if a communicator has failed, after all were given up.
   void check();
-  // Gives all communicators up, and waits a second at most: NCCL's abort itself may wait, for graphs that hold its calls.
+  // Gives all communicators up, and waits a second at most: NCCL's abort itself may wait, for graphs that hold its
+  // calls.
   void give_up();
 
  private:

@@ -1,4 +1,5 @@
-// Planted mistakes and lost ranks: each ends with a message, on every rank that is still there, and none waits for ever.
+// Planted mistakes and lost ranks: each ends with a message, on every rank that is still there, and none waits for
+// ever.
 #include <algorithm>
 #include <chrono>
 #include <thread>
