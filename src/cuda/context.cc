@@ -107,7 +107,7 @@ class CudaContext final : public Context {
     peers_.wait(communication_.get());
   }
   std::unique_ptr<RecordedWork> do_record(const std::function<void()>& work) override {
-    return capture(compute_.get(), work);
+    return peers_.count([&] { return capture(compute_.get(), work); });
   }
 
  private:

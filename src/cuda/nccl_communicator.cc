@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "cuda/context.h"
 #include "cuda/handles.h"
+#include "cuda/nccl_calls.h"
 #include "cuda/nccl_group.h"
 #include "cuda/nccl_handle.h"
 #include "cuda/peers.h"
@@ -20,68 +21,10 @@
 namespace mhmoe::cuda {
 namespace {
 
-ncclDataType_t type_of(const Tensor& tensor) {
-  switch (tensor.dtype) {
-    case DType::kF32:
-      return ncclFloat32;
-    case DType::kBF16:
-      return ncclBfloat16;
-    case DType::kF64:
-      return ncclFloat64;
-    case DType::kI32:
-      return ncclInt32;
-    case DType::kI64:
-      return ncclInt64;
-    case DType::kU8:
-      return ncclUint8;
-  }
-  fail(ExitCode::kInternal, "no NCCL type for {}", tensor.describe());
-}
-
-size_t elements(const Tensor& tensor) {
-  return static_cast<size_t>(tensor.count());
-}
-
 bool is_captured(cudaStream_t stream) {
   cudaStreamCaptureStatus status{};
   MHMOE_CUDA_CHECK(cudaStreamIsCapturing(stream, &status));
   return status != cudaStreamCaptureStatusNone;
-}
-
-// The first failure of the calls of a group, which is ended in any case.
-class CallGroup {
- public:
-  explicit CallGroup(ncclComm_t comm) : comm_(comm) { MHMOE_NCCL_CHECK(comm_, ncclGroupStart()); }
-  void add(ncclResult_t result, const char* call, int line) {
-    if (first_ == ncclSuccess) first_ = result, call_ = call, line_ = line;
-  }
-  void end() {
-    const ncclResult_t ended = ncclGroupEnd();
-    check_nccl(first_, comm_, call_, __FILE__, line_);
-    check_nccl(ended, comm_, "ncclGroupEnd()", __FILE__, __LINE__);
-  }
-
- private:
-  ncclComm_t comm_;
-  ncclResult_t first_ = ncclSuccess;
-  const char* call_ = "";
-  int line_ = 0;
-};
-#define MHMOE_ADD_CALL(group, call) (group).add((call), #call, __LINE__)
-
-void all_to_all_blocks(const Tensor& out, const Tensor& in, int size, ncclComm_t comm, cudaStream_t stream) {
-  const size_t block = elements(in) / static_cast<size_t>(size);
-#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 28, 0)
-  MHMOE_NCCL_CHECK(comm, ncclAlltoAll(in.data, out.data, block, type_of(in), comm, stream));
-#else
-  CallGroup group(comm);
-  for (int p = 0; p < size; ++p) {
-    const size_t offset = static_cast<size_t>(p) * block * size_of(in.dtype);
-    MHMOE_ADD_CALL(group, ncclSend(in.as<std::byte>() + offset, block, type_of(in), p, comm, stream));
-    MHMOE_ADD_CALL(group, ncclRecv(out.as<std::byte>() + offset, block, type_of(in), p, comm, stream));
-  }
-  group.end();
-#endif
 }
 
 class NcclCommunicator final : public Communicator, private Peer {
@@ -94,6 +37,7 @@ class NcclCommunicator final : public Communicator, private Peer {
         ranks_(std::move(ranks)),
         rank_(rank),
         counter_(rank, size()),
+        recorded_(rank, size()),
         exceptions_(std::uncaught_exceptions()),
         handle_(id, size(), rank) {
     for (Slot& slot : slots_) slot.end = make_event();
@@ -119,28 +63,29 @@ class NcclCommunicator final : public Communicator, private Peer {
   Transfer all_reduce_sum(const Tensor& values, std::string_view purpose) override {
     check(values.dtype == DType::kF32, values, values, purpose);
     const Transfer transfer = start("all_reduce", values.bytes(), purpose, [&](ncclComm_t comm) {
-      MHMOE_NCCL_CHECK(comm,
-                       ncclAllReduce(values.data, values.data, elements(values), ncclFloat32, ncclSum, comm, stream_));
+      MHMOE_NCCL_CHECK(
+          comm, ncclAllReduce(values.data, values.data, element_count(values), ncclFloat32, ncclSum, comm, stream_));
     });
-    counter_.add(Kind::kAllReduce, values.bytes());
+    counting().add(Kind::kAllReduce, values.bytes());
     return transfer;
   }
 
   Transfer reduce_scatter_sum(const Tensor& out, const Tensor& in, std::string_view purpose) override {
     check(in.dtype == DType::kF32 && in.count() == size() * out.count(), out, in, purpose);
     const Transfer transfer = start("reduce_scatter", in.bytes(), purpose, [&](ncclComm_t comm) {
-      MHMOE_NCCL_CHECK(comm, ncclReduceScatter(in.data, out.data, elements(out), ncclFloat32, ncclSum, comm, stream_));
+      MHMOE_NCCL_CHECK(comm,
+                       ncclReduceScatter(in.data, out.data, element_count(out), ncclFloat32, ncclSum, comm, stream_));
     });
-    counter_.add(Kind::kReduceScatter, in.bytes());
+    counting().add(Kind::kReduceScatter, in.bytes());
     return transfer;
   }
 
   Transfer all_gather(const Tensor& out, const Tensor& in, std::string_view purpose) override {
     check(out.count() == size() * in.count(), out, in, purpose);
     const Transfer transfer = start("all_gather", out.bytes(), purpose, [&](ncclComm_t comm) {
-      MHMOE_NCCL_CHECK(comm, ncclAllGather(in.data, out.data, elements(in), type_of(in), comm, stream_));
+      MHMOE_NCCL_CHECK(comm, ncclAllGather(in.data, out.data, element_count(in), nccl_type(in), comm, stream_));
     });
-    counter_.add(Kind::kAllGather, out.bytes());
+    counting().add(Kind::kAllGather, out.bytes());
     return transfer;
   }
 
@@ -148,16 +93,19 @@ class NcclCommunicator final : public Communicator, private Peer {
     check(out.count() == in.count() && in.count() % size() == 0 && (out.data != in.data || in.count() == 0), out, in,
           purpose);
     const Transfer transfer = start("all_to_all", in.bytes(), purpose,
-                                    [&](ncclComm_t comm) { all_to_all_blocks(out, in, size(), comm, stream_); });
-    counter_.add(Kind::kAllToAll, in.bytes());
+                                    [&](ncclComm_t comm) { exchange_blocks(out, in, size(), comm, stream_); });
+    counting().add(Kind::kAllToAll, in.bytes());
     return transfer;
   }
 
   Transfer all_to_all_rows(const RowExchange& rows, std::string_view purpose) override {
     check(rows.out.cols() == rows.in.cols(), rows.out, rows.in, purpose);
+    const auto own = static_cast<size_t>(rank_);
+    MHMOE_CHECK(rows.send_rows[own] == rows.receive_rows[own], "[{}] {} rows are sent to this rank and {} expected",
+                purpose, rows.send_rows[own], rows.receive_rows[own]);
     const Transfer transfer =
-        start("all_to_all_rows", -1, purpose, [&](ncclComm_t comm) { exchange(rows, purpose, comm); });
-    counter_.add(rows);
+        start("all_to_all_rows", -1, purpose, [&](ncclComm_t comm) { exchange_rows(rows, rank_, comm, stream_); });
+    counting().add(rows);
     return transfer;
   }
 
@@ -218,31 +166,10 @@ class NcclCommunicator final : public Communicator, private Peer {
     return transfer;
   }
 
-  // Zero rows between two ranks send nothing, which both know.
-  void exchange(const RowExchange& rows, std::string_view purpose, ncclComm_t comm) {
-    const auto own = static_cast<size_t>(rank_);
-    MHMOE_CHECK(rows.send_rows[own] == rows.receive_rows[own], "[{}] {} rows are sent to this rank and {} expected",
-                purpose, rows.send_rows[own], rows.receive_rows[own]);
-    const auto sent = [&](size_t p) { return rows.in.slice_rows(rows.send_begin[p], rows.send_rows[p]); };
-    const auto received = [&](size_t p) { return rows.out.slice_rows(rows.receive_begin[p], rows.receive_rows[p]); };
-    if (rows.send_rows[own] > 0) {
-      MHMOE_CUDA_CHECK(
-          cudaMemcpyAsync(received(own).data, sent(own).data, sent(own).bytes(), cudaMemcpyDeviceToDevice, stream_));
-    }
-    CallGroup group(comm);
-    for (size_t p = 0; p < ranks_.size(); ++p) {
-      if (p == own) continue;
-      const Tensor in = sent(p), out = received(p);
-      const int peer = static_cast<int>(p);
-      if (in.count() > 0) {
-        MHMOE_ADD_CALL(group, ncclSend(in.data, elements(in), type_of(in), peer, comm, stream_));
-      }
-      if (out.count() > 0) {
-        MHMOE_ADD_CALL(group, ncclRecv(out.data, elements(out), type_of(out), peer, comm, stream_));
-      }
-    }
-    group.end();
-  }
+  // Of the call that was started last: what recorded work sends counts when it is played.
+  TrafficCounter& counting() { return slots_[(next_ - 1) % kSlots].captured ? recorded_ : counter_; }
+  TrafficCounter take_recorded() override { return std::exchange(recorded_, TrafficCounter(rank_, size())); }
+  void add(const TrafficCounter& played) override { counter_.add(played); }
 
   std::string failure() override {
     std::string reason;
@@ -274,7 +201,7 @@ class NcclCommunicator final : public Communicator, private Peer {
   cudaStream_t stream_;
   std::vector<int> ranks_;
   int rank_;
-  TrafficCounter counter_;
+  TrafficCounter counter_, recorded_;
   int exceptions_;
   NcclHandle handle_;
   std::array<Slot, kSlots> slots_;

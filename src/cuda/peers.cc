@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "cuda/cuda_check.h"
 
@@ -13,7 +14,29 @@ constexpr int kPollsBeforeSleep = 200;
 constexpr std::chrono::microseconds kSleep(50);
 constexpr std::chrono::seconds kLongestAbort(1);
 
+class CountedWork final : public RecordedWork {
+ public:
+  explicit CountedWork(std::unique_ptr<RecordedWork> work) : work_(std::move(work)) {}
+  void add(Peer& peer) { traffic_.emplace_back(&peer, peer.take_recorded()); }
+  void replay() override {
+    work_->replay();
+    for (const auto& [peer, traffic] : traffic_) peer->add(traffic);
+  }
+
+ private:
+  std::unique_ptr<RecordedWork> work_;
+  std::vector<std::pair<Peer*, TrafficCounter>> traffic_;
+};
+
 }  // namespace
+
+std::unique_ptr<RecordedWork> Peers::count(const std::function<std::unique_ptr<RecordedWork>()>& record) {
+  if (peers_.empty()) return record();
+  for (Peer* peer : peers_) peer->take_recorded();  // what is left of a recording that failed
+  auto work = std::make_unique<CountedWork>(record());
+  for (Peer* peer : peers_) work->add(*peer);
+  return work;
+}
 
 void Peers::add(Peer& peer, Monitor& monitor) {
   {

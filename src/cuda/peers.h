@@ -3,11 +3,15 @@
 
 #include <cuda_runtime.h>
 
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "device/context.h"
 #include "device/job.h"
+#include "device/traffic_counter.h"
 
 namespace mhmoe::cuda {
 
@@ -21,6 +25,9 @@ class Peer {
   virtual void begin_abort() = 0;
   // Whether that is done.
   virtual bool abort_ended() = 0;
+  // What calls that were recorded since the last call would send; to be added whenever they are played.
+  virtual TrafficCounter take_recorded() = 0;
+  virtual void add(const TrafficCounter& played) = 0;
 };
 
 // The communicators of a context that reach other ranks. As long as there are any, a wait for the device is a loop that
@@ -34,6 +41,9 @@ class Peers {
   // All of one job.
   void add(Peer& peer, Monitor& monitor);
   void remove(Peer& peer);
+
+  // What `record` makes, with its traffic counted at every replay.
+  std::unique_ptr<RecordedWork> count(const std::function<std::unique_ptr<RecordedWork>()>& record);
 
   // As cudaStreamSynchronize and cudaEventSynchronize.
   void wait(cudaStream_t stream);

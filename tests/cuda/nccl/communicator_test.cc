@@ -194,6 +194,22 @@ TEST_F(NcclCommunicator, CountsWhatGoesToOthers) {
   EXPECT_EQ(world_->traffic(Kind::kAllToAll).bytes, 1600 * 3 / 4);
 }
 
+TEST_F(NcclCommunicator, RecordedCallsCountWhenTheyArePlayed) {
+  const Tensor values = uploaded(std::vector<float>(400));
+  const auto work = [&] { world_->wait(world_->all_reduce_sum(values, "test")); };
+  const auto sent = [&] { return world_->traffic(Communicator::Kind::kAllReduce).bytes / 2400; };
+  work();
+  EXPECT_EQ(sent(), 1);
+  const auto recorded = ctx_->record(work);
+  EXPECT_EQ(sent(), 1);
+  for (int i = 0; i < 3; ++i) recorded->replay();
+  EXPECT_EQ(sent(), 4);
+  EXPECT_EQ(world_->traffic(Communicator::Kind::kAllReduce).calls, 4);
+  work();
+  EXPECT_EQ(sent(), 5);
+  ctx_->synchronize();
+}
+
 TEST_F(NcclCommunicator, TellsTheMonitorWhatItEntersAndWaits) {
   test::ScriptedMonitor& monitor = test::job().monitor();
   EXPECT_TRUE(monitor.registered());
