@@ -55,7 +55,7 @@ only_in() {
 include='^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]'
 only_in "$include(cuda|cublas|cudnn|nccl)[a-zA-Z0-9_]*\.h" "CUDA's and NCCL's headers stay in the CUDA backend" \
   kernels/ src/cuda/ tests/emulator/ tests/cuda/
-only_in "$include(mpi)\.h" "mpi.h stays behind the communicator" src/comm/ tests/emulator/
+only_in "$include(mpi)\.h" "mpi.h stays behind the communicator" src/comm/ tests/emulator/ tests/cuda/nccl/
 only_in "$include(omp)\.h|#[[:space:]]*pragma omp (parallel|for|task|section|single)" \
   "parallel regions are opened by core/parallel_for alone" src/core/parallel_for tests/emulator/
 

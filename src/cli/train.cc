@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/score_table.h"
+#include "comm/job.h"
 #include "core/json.h"
 #include "train/config.h"
 #include "train/console.h"
@@ -31,8 +32,16 @@ void print_summary(const train::RunSummary& summary) {
 void run_train(const TrainOptions& options) {
   std::vector<std::string> overrides = options.overrides;
   if (!options.output_dir.empty()) overrides.push_back("output_dir=" + json::quote(options.output_dir));
-  const train::RunConfig config = train::load_config(options.file, overrides);
-  print_summary(train::run_training(open_device(options.device), config, options.run));
+  Job& job = comm::job();
+  train::RunConfig config;
+  comm::agree_after(job, [&] { config = train::load_config(options.file, overrides); });
+  train::RunOptions run = options.run;
+  run.job = &job;
+  comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
+                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds),
+                       .flight_file = {}});
+  const train::RunSummary summary = train::run_training(open_device(options.device), config, run);
+  if (job.rank() == 0) print_summary(summary);
 }
 
 }  // namespace

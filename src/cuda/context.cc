@@ -11,6 +11,7 @@
 #include "cuda/handles.h"
 #include "cuda/identity.h"
 #include "cuda/kernel_table.h"
+#include "cuda/peers.h"
 #include "cuda/staging.h"
 
 namespace mhmoe::cuda {
@@ -65,6 +66,7 @@ class CudaContext final : public Context {
   void* compute_stream() const override { return compute_.get(); }
   void* communication_stream() const override { return communication_.get(); }
   CublasHandle& cublas() { return cublas_; }
+  Peers& peers() { return peers_; }
 
   void plan_uploads(size_t bytes) override { staging_.plan(bytes); }
 
@@ -85,11 +87,14 @@ class CudaContext final : public Context {
 
  protected:
   void do_upload(const Tensor& dst, const void* src) override {
-    staging_.upload(dst.data, src, dst.bytes(), [this] { check_host_sync("Context::upload"); });
+    staging_.upload(dst.data, src, dst.bytes(), [this](cudaEvent_t event) {
+      check_host_sync("Context::upload");
+      peers_.wait(event);
+    });
   }
   void do_download(void* dst, const Tensor& src) override {
     MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst, src.data, src.bytes(), cudaMemcpyDeviceToHost, compute_.get()));
-    MHMOE_CUDA_CHECK(cudaStreamSynchronize(compute_.get()));
+    peers_.wait(compute_.get());
   }
   void do_fill_zero(const Tensor& dst) override {
     MHMOE_CUDA_CHECK(cudaMemsetAsync(dst.data, 0, dst.bytes(), compute_.get()));
@@ -98,11 +103,11 @@ class CudaContext final : public Context {
     MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst.data, src.data, dst.bytes(), cudaMemcpyDeviceToDevice, compute_.get()));
   }
   void do_synchronize() override {
-    MHMOE_CUDA_CHECK(cudaStreamSynchronize(compute_.get()));
-    MHMOE_CUDA_CHECK(cudaStreamSynchronize(communication_.get()));
+    peers_.wait(compute_.get());
+    peers_.wait(communication_.get());
   }
   std::unique_ptr<RecordedWork> do_record(const std::function<void()>& work) override {
-    return capture(compute_.get(), work);
+    return peers_.count([&] { return capture(compute_.get(), work); });
   }
 
  private:
@@ -112,6 +117,7 @@ class CudaContext final : public Context {
     return stream == Stream::kCompute ? compute_.get() : communication_.get();
   }
 
+  Peers peers_;
   StreamHandle compute_, communication_;
   std::array<EventHandle, kMarks> marks_;
   uint64_t next_mark_ = 0;
@@ -129,6 +135,10 @@ std::unique_ptr<Context> create_context(int rank) {
 
 CublasHandle& cublas_of(Context& ctx) {
   return static_cast<CudaContext&>(ctx).cublas();
+}
+
+Peers& peers_of(Context& ctx) {
+  return static_cast<CudaContext&>(ctx).peers();
 }
 
 }  // namespace mhmoe::cuda

@@ -9,11 +9,14 @@
 namespace mhmoe::cuda {
 
 class CublasHandle;
+class Peers;
 
 // Makes the device of the machine's process `rank` (device.h) the calling thread's current one. Throws Error(kDevice)
 // when there is no such device.
 std::unique_ptr<Context> create_context(int rank);
 // The handle of the compute stream of a context that create_context made.
 CublasHandle& cublas_of(Context& ctx);
+// The communicators of such a context, which its waits for the device ask.
+Peers& peers_of(Context& ctx);
 
 }  // namespace mhmoe::cuda

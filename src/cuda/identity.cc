@@ -9,9 +9,13 @@ const char* backend_name() {
 }
 
 std::string context_name(int ordinal) {
+  return fmt::format("cuda:{} {}", ordinal, device_model(ordinal));
+}
+
+std::string device_model(int ordinal) {
   cudaDeviceProp properties{};
   MHMOE_CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal));
-  return fmt::format("cuda:{} {}", ordinal, properties.name);
+  return properties.name;
 }
 
 }  // namespace mhmoe::cuda

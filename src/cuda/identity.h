@@ -8,5 +8,7 @@ namespace mhmoe::cuda {
 const char* backend_name();
 // The name a person sees for the device: "cuda:0 NVIDIA H100".
 std::string context_name(int ordinal);
+// The kind of device alone: "NVIDIA H100".
+std::string device_model(int ordinal);
 
 }  // namespace mhmoe::cuda

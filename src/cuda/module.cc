@@ -3,6 +3,7 @@
 #include "cuda/device.h"
 #include "cuda/identity.h"
 #include "cuda/kernel_table.h"
+#include "cuda/nccl_communicator.h"
 #include "device/backend.h"
 #include "interface_hash.h"
 #include "kernels/kernels.h"
@@ -58,7 +59,7 @@ extern "C" MHMOE_API const mhmoe::Backend* mhmoe_backend_entry() {
       .kind = mhmoe::DeviceKind::kCuda,
       .kernels = mhmoe::cuda::kernel_table(),
       .create_context = mhmoe::cuda::create_context,
-      .create_communicator = nullptr,
+      .create_communicator = mhmoe::cuda::create_communicator,
       .unusable_reason = mhmoe::cuda::unusable_reason,
       .prefers_bf16 = mhmoe::cuda::prefers_bf16,
   };

@@ -50,7 +50,7 @@ void StagingRing::plan(size_t bytes) {
   allocate(wanted);
 }
 
-void StagingRing::next_segment(const std::function<void()>& before_wait) {
+void StagingRing::next_segment(const std::function<void(cudaEvent_t)>& wait) {
   MHMOE_CUDA_CHECK(cudaEventRecord(done_[segment_].get(), stream_));
   recorded_[segment_] = true;
   segment_ = (segment_ + 1) % kSegments;
@@ -59,15 +59,14 @@ void StagingRing::next_segment(const std::function<void()>& before_wait) {
   const cudaError_t code = cudaEventQuery(done_[segment_].get());
   if (code != cudaErrorNotReady) return check_call(code, "cudaEventQuery", __FILE__, __LINE__);
   cudaGetLastError();  // "not ready" is an answer, not an error for the next call to report
-  before_wait();
-  MHMOE_CUDA_CHECK(cudaEventSynchronize(done_[segment_].get()));
+  wait(done_[segment_].get());
 }
 
-void StagingRing::upload(void* target, const void* source, size_t bytes, const std::function<void()>& before_wait) {
+void StagingRing::upload(void* target, const void* source, size_t bytes, const std::function<void(cudaEvent_t)>& wait) {
   auto* to = static_cast<std::byte*>(target);
   const auto* from = static_cast<const std::byte*>(source);
   while (bytes > 0) {
-    if (used_ == segment_bytes_) next_segment(before_wait);
+    if (used_ == segment_bytes_) next_segment(wait);
     const size_t piece = std::min(bytes, segment_bytes_ - used_);
     std::byte* staged = memory_ + segment_ * segment_bytes_ + used_;
     std::memcpy(staged, from, piece);

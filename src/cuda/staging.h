@@ -21,15 +21,15 @@ class StagingRing {
   // So many bytes may be under way at one time without a wait. May wait for the stream.
   void plan(size_t bytes);
   // Copies to the device in the stream's order, in pieces of at most a segment; `source` may be reused on return.
-  // before_wait: called when a segment must be waited for.
-  void upload(void* target, const void* source, size_t bytes, const std::function<void()>& before_wait);
+  // wait: called when a segment must be waited for, with the event that tells.
+  void upload(void* target, const void* source, size_t bytes, const std::function<void(cudaEvent_t)>& wait);
 
  private:
   static constexpr size_t kSegments = 4;
 
   void allocate(size_t segment_bytes);
   void release();
-  void next_segment(const std::function<void()>& before_wait);
+  void next_segment(const std::function<void(cudaEvent_t)>& wait);
 
   cudaStream_t stream_;
   std::byte* memory_ = nullptr;

@@ -24,6 +24,13 @@ class TrafficCounter {
     for (int p = 0; p < size_; ++p) sent += p == rank_ ? 0 : rows.send_rows[static_cast<size_t>(p)];
     add_bytes(Communicator::Kind::kAllToAll, sent * rows.in.cols() * static_cast<int64_t>(size_of(rows.in.dtype)));
   }
+  // What recorded work counted, when it is played.
+  void add(const TrafficCounter& played) {
+    for (size_t kind = 0; kind < traffic_.size(); ++kind) {
+      traffic_[kind].calls += played.traffic_[kind].calls;
+      traffic_[kind].bytes += played.traffic_[kind].bytes;
+    }
+  }
   void add_waiting(Communicator::Kind kind, double seconds) { of(kind).waiting_seconds += seconds; }
   const Traffic& of(Communicator::Kind kind) const { return traffic_[static_cast<size_t>(kind)]; }
 

@@ -30,6 +30,9 @@ class Block {
   // grad: f32 [N, d], on entry d objective / d out, on return d objective / d input.
   void backward(Pass& pass, const Saved& saved, const Tensor& grad, const Tensor& input) const;
 
+  // Parameter::order of its first; its others follow.
+  int64_t first_parameter() const { return attention_norm_.order; }
+
  private:
   float norm_eps_;
   const Parameter& attention_norm_;

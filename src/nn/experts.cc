@@ -5,13 +5,18 @@
 namespace mhmoe::nn {
 namespace {
 
-// One parameter for all experts of the range: first every named matrix (or bias) of its first expert, then of the next.
-Parameter& add_stacked(ParameterStore& parameters, ParameterKind kind, comm::ExpertRange experts,
-                       const std::string& prefix, const std::vector<LinearPart>& one_expert, int64_t in) {
+comm::ExpertRange local_experts(const MoeConfig& moe) {
+  if (moe.local_experts == 0) return {0, moe.experts};
+  return {moe.local_experts_begin, moe.local_experts};
+}
+
+// One parameter for all experts on this rank: first every named matrix (or bias) of the first, then of the next.
+Parameter& add_stacked(ParameterStore& parameters, ParameterKind kind, const MoeConfig& moe, const std::string& prefix,
+                       const std::vector<LinearPart>& one_expert, int64_t in) {
   std::vector<ParameterPart> parts;
   int64_t out = 0;
   for (const LinearPart& part : one_expert) out += part.out;
-  for (int64_t e = experts.begin; e < experts.begin + experts.count; ++e) {
+  for (int64_t e = 0; e < moe.experts; ++e) {
     for (const LinearPart& part : one_expert) {
       const std::string name = fmt::format("{}.{}.{}", prefix, e, part.prefix);
       if (kind == ParameterKind::kMatrix) {
@@ -21,20 +26,17 @@ Parameter& add_stacked(ParameterStore& parameters, ParameterKind kind, comm::Exp
       }
     }
   }
+  const comm::ExpertRange experts = local_experts(moe);
   std::vector<int64_t> dims = {experts.count, out};
   if (kind == ParameterKind::kMatrix) dims.push_back(in);
-  return parameters.add_packed(kind, std::move(dims), std::move(parts));
+  return parameters.add_experts(kind, std::move(dims), std::move(parts), experts.begin * one_expert.size(),
+                                experts.count * one_expert.size());
 }
 
 std::vector<LinearPart> without_prefix(ops::Activation activation, int64_t hidden) {
   std::vector<LinearPart> parts = input_projections(activation, "", hidden);
   for (LinearPart& part : parts) part.prefix.erase(0, 1);
   return parts;
-}
-
-comm::ExpertRange local_experts(const MoeConfig& moe) {
-  if (moe.local_experts == 0) return {0, moe.experts};
-  return {moe.local_experts_begin, moe.local_experts};
 }
 
 // Of a stacked tensor the experts of the range.
@@ -49,14 +51,13 @@ Tensor part_of(const Tensor& stack, comm::ExpertRange experts) {
 
 Experts::Experts(const ModelConfig& config, ParameterStore& parameters, const std::string& prefix, int64_t width)
     : activation_(config.ffn.activation), hidden_size_(config.moe.expert_hidden_size) {
-  const comm::ExpertRange experts = local_experts(config.moe);
   const auto up = without_prefix(activation_, hidden_size_);
   const std::vector<LinearPart> down = {{"down", width}};
-  up_ = &add_stacked(parameters, ParameterKind::kMatrix, experts, prefix, up, width);
-  down_ = &add_stacked(parameters, ParameterKind::kMatrix, experts, prefix, down, hidden_size_);
+  up_ = &add_stacked(parameters, ParameterKind::kMatrix, config.moe, prefix, up, width);
+  down_ = &add_stacked(parameters, ParameterKind::kMatrix, config.moe, prefix, down, hidden_size_);
   if (!config.ffn.bias) return;
-  up_bias_ = &add_stacked(parameters, ParameterKind::kVector, experts, prefix, up, width);
-  down_bias_ = &add_stacked(parameters, ParameterKind::kVector, experts, prefix, down, hidden_size_);
+  up_bias_ = &add_stacked(parameters, ParameterKind::kVector, config.moe, prefix, up, width);
+  down_bias_ = &add_stacked(parameters, ParameterKind::kVector, config.moe, prefix, down, hidden_size_);
 }
 
 void Experts::forward(Pass& pass, const Tensor& out, const Tensor& pre, const Tensor& rows,

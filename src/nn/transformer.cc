@@ -51,6 +51,7 @@ void Transformer::backward(Pass& pass, Saved& saved, const Tensor& grad_input, c
       blocks_[i].forward(pass, saved.blocks[i], output, saved.inputs[i]);
     }
     blocks_[i].backward(pass, saved.blocks[i], grad, saved.inputs[i]);
+    pass.gradients->completed_from(blocks_[i].first_parameter());
     pass.ctx.observe(grad, "grad.layers.{}.input", i);
   }
 }

@@ -32,7 +32,8 @@ double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const
                 .sequence_length = batch.length,
                 .capacity_factor = capacity_factor,
                 .statistics = {.balance_loss = ctx.step().allocate("balance losses", DType::kF32, {layers}),
-                               .load = ctx.step().allocate("expert load", DType::kI32, {layers, model.moe.experts})}};
+                               .load = ctx.step().allocate("expert load", DType::kI32, {layers, model.moe.experts})},
+                .experts = experts};
   task.evaluate(pass, on_device, losses);
   std::vector<float> host(static_cast<size_t>(losses.count()));
   ctx.download(host.data(), losses);

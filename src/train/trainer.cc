@@ -33,6 +33,12 @@ std::string divisors_of(int64_t count, int64_t at_most) {
   return list;
 }
 
+nn::ModelConfig with_experts_of(nn::ModelConfig model, const comm::Layout& layout) {
+  model.moe.local_experts = model.moe.experts / layout.expert_parallel_size;
+  model.moe.local_experts_begin = layout.expert_rank() * model.moe.local_experts;
+  return model;
+}
+
 void check_layout(const RunConfig& config, const Context& ctx, const comm::Layout& layout) {
   const bool graphs = config.train.cuda_graphs && !ctx.sizing();
   if (graphs && !ctx.can_record()) {
@@ -48,6 +54,13 @@ void check_layout(const RunConfig& config, const Context& ctx, const comm::Layou
          "{} ranks; smaller micro-batches (train.micro_batch_sequences: 1) allow {}",
          micro_batches, config.train.micro_batch_sequences, layout.world, divisors_of(micro_batches, 4096),
          divisors_of(sequences, 4096));
+  }
+  const bool shared_out = layout.expert_parallel_size > 1;
+  const bool host_waits = shared_out && (!config.model.moe.capacity_factor || config.parallel.verify_transfers);
+  if (host_waits && (graphs || config.train.forbid_host_sync)) {
+    fail(ExitCode::kConfig,
+         "{}: {} makes the host wait in every layer; switch one of the two off", graphs ? "train.cuda_graphs" : "train.forbid_host_sync",
+         config.parallel.verify_transfers ? "parallel.verify_transfers" : "dropless routing over several ranks");
   }
   if (!config.parallel.width_invariant) return;
   if (!std::has_single_bit(static_cast<uint64_t>(micro_batches)) ||
@@ -77,7 +90,7 @@ Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute, const com
     : ctx_(ctx),
       config_(config),
       groups_(groups),
-      model_(config.model),
+      model_(with_experts_of(config.model, groups.layout)),
       task_(model_, config.train.recompute == Recompute::kBlock),
       spike_guard_(config.train.spike_guard) {
   check_layout(config, ctx, groups.layout);
@@ -141,7 +154,10 @@ void Trainer::micro_batch() {
                 .capacity_factor = config_.model.moe.capacity_factor,
                 .statistics = memory_->statistics(),
                 .gradients = &*gradients_,
-                .balance_scale = balance_weight / static_cast<float>(micro_batches())};
+                .balance_scale = balance_weight / static_cast<float>(micro_batches()),
+                .experts = groups_.expert.get(),
+                .overlap_chunks = config_.parallel.overlap_chunks,
+                .verify_transfers = config_.parallel.verify_transfers};
   task_.forward_backward(pass, batch, losses, scale);
   ctx_.observe(losses, "losses");
   ctx_.fill_zero(memory_->loss());

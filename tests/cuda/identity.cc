@@ -20,4 +20,8 @@ std::string context_name(int /*ordinal*/) {
   return "emulated CUDA (correctness only)";
 }
 
+std::string device_model(int /*ordinal*/) {
+  return "emulated";
+}
+
 }  // namespace mhmoe::cuda

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,9 @@
 
 namespace emulator {
 namespace {
+
+constexpr size_t kAll = std::numeric_limits<size_t>::max();
+constexpr size_t kPiecesAQuery = 16;
 
 struct Mode {
   bool deferred = false;
@@ -55,7 +59,7 @@ WorkId Pending::add(std::vector<WorkId> after, std::function<void()> run) {
   std::erase_if(after, [this](WorkId id) { return done(id); });
   const WorkId id = ++last_;
   work_.emplace(id, Work{std::move(after), std::move(run)});
-  if (!mode().deferred) this->run({&id, 1});
+  if (!mode().deferred) run_some(plan({&id, 1}), kAll);
   return id;
 }
 
@@ -90,26 +94,38 @@ WorkId Pending::take_one(std::vector<WorkId>& ready) {
   return id;
 }
 
-void Pending::run_one(WorkId id) {
-  const auto node = work_.extract(id);
-  if (node.empty() || !node.mapped().run || device_is_broken()) return;
+Pending::Outcome Pending::run_one(WorkId id) {
+  auto node = work_.extract(id);
+  if (node.empty() || !node.mapped().run || device_is_broken()) return Outcome::kDone;
   try {
     node.mapped().run();
+  } catch (const Unfinished& unfinished) {
+    work_.insert(std::move(node));
+    return unfinished.lost ? Outcome::kLost : Outcome::kUnfinished;
   } catch (...) {
     work_.clear();
     throw;
   }
+  return Outcome::kDone;
 }
 
-void Pending::run(std::span<const WorkId> targets) {
-  Plan todo = plan(targets);
-  while (!todo.ready.empty()) {
+bool Pending::run_some(Plan todo, size_t most) {
+  bool complete = true;
+  for (; !todo.ready.empty() && most > 0; --most) {
     const WorkId id = take_one(todo.ready);
-    run_one(id);
+    const Outcome outcome = run_one(id);
+    complete = complete && outcome != Outcome::kLost;
+    if (outcome == Outcome::kUnfinished) todo.ready.push_back(id);
+    if (outcome != Outcome::kDone) continue;
     for (const WorkId follower : todo.followers[id]) {
       if (--todo.waits[follower] == 0) todo.ready.push_back(follower);
     }
   }
+  return complete;
+}
+
+void Pending::run(std::span<const WorkId> targets) {
+  if (!run_some(plan(targets), kAll)) throw Fault("the host waits for a device that waits for a lost rank for ever");
 }
 
 void Pending::run_all() {
@@ -119,8 +135,7 @@ void Pending::run_all() {
 }
 
 void Pending::step(WorkId target) {
-  Plan todo = plan({&target, 1});
-  if (!todo.ready.empty()) run_one(take_one(todo.ready));
+  run_some(plan({&target, 1}), kPiecesAQuery);
 }
 
 }  // namespace emulator

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 #include "emulator/fault.h"
 #include "nccl/join.h"
 #include "nccl/reduction.h"
+#include "pending.h"
 
 namespace emulator {
 namespace {
@@ -23,13 +25,23 @@ bool between_two(const Call& call) {
   return call.request.kind == Kind::kSend || call.request.kind == Kind::kReceive;
 }
 
+// How long a call keeps the process from other work.
+constexpr std::chrono::milliseconds kSlice(1);
+
+bool lateness_is_an_error() {
+  const char* late = std::getenv("EMULATOR_NCCL_LATE");
+  return late != nullptr && std::strcmp(late, "error") == 0;
+}
+
 int bytes_for_mpi(size_t bytes) {
   if (bytes > std::numeric_limits<int>::max()) throw Fault("NCCL: a message of " + std::to_string(bytes) + " bytes");
   return static_cast<int>(bytes);
 }
 
+}  // namespace
+
 // Everything in flight of one call.
-class Flight {
+class Exchange::Flight {
  public:
   explicit Flight(Call& call) : call_(call), requests_(call.others.size()) {}
 
@@ -124,27 +136,7 @@ class Flight {
   std::vector<bool> is_receive_;
 };
 
-// Returns whether all arrived; false: one was aborted.
-bool wait(std::vector<Flight>& flights) {
-  const Clock::time_point deadline = Clock::now() + patience();
-  for (;;) {
-    bool all = true;
-    for (Flight& flight : flights) {
-      if (flight.aborted()) return false;
-      all = flight.arrived() && all;
-    }
-    if (all) return true;
-    if (Clock::now() > deadline) {
-      for (Flight& flight : flights) {
-        if (flight.arrived()) continue;
-        flight.call().clique->error = ncclRemoteError;
-        throw Fault("NCCL: rank " + std::to_string(flight.call().clique->rank) + " waits at " +
-                    flight.call().request.describe() + " for " + flight.missing());
-      }
-    }
-    sched_yield();
-  }
-}
+namespace {
 
 // What ranks send to themselves in this group; both ends must be in it.
 void copy_to_self(std::vector<Call>& calls) {
@@ -175,20 +167,59 @@ std::string Request::describe() const {
   return text;
 }
 
-void exchange(std::vector<Call>& calls) {
-  copy_to_self(calls);
-  std::vector<Flight> flights(calls.begin(), calls.end());
-  const auto abandon = [&flights] {
-    for (Flight& flight : flights) flight.abandon();
-  };
+Exchange::Exchange(std::vector<Call> calls) : calls_(std::move(calls)) {}
+
+Exchange::~Exchange() {
+  abandon();
+}
+
+void Exchange::abandon() {
+  for (Flight& flight : flights_) flight.abandon();
+  flights_.clear();
+}
+
+void Exchange::start() {
+  copy_to_self(calls_);
+  deadline_ = Clock::now() + patience();
+  flights_.reserve(calls_.size());
+  for (Call& call : calls_) flights_.emplace_back(call).start();
+}
+
+void Exchange::give_up() {
+  for (Flight& flight : flights_) {
+    if (flight.arrived()) continue;
+    flight.call().clique->error = ncclRemoteError;
+    if (lateness_is_an_error()) continue;
+    throw Fault("NCCL: rank " + std::to_string(flight.call().clique->rank) + " waits at " +
+                flight.call().request.describe() + " for " + flight.missing());
+  }
+  throw Unfinished{.lost = true};
+}
+
+void Exchange::advance() {
+  const Clock::time_point pause = Clock::now() + kSlice;
   try {
-    for (Flight& flight : flights) flight.start();
-    if (!wait(flights)) return abandon();
+    if (flights_.empty()) start();
+    for (;;) {
+      bool all = true;
+      for (Flight& flight : flights_) {
+        if (flight.aborted()) return abandon();
+        all = flight.arrived() && all;
+      }
+      if (all) break;
+      const Clock::time_point now = Clock::now();
+      if (now > deadline_) give_up();
+      if (now > pause) throw Unfinished{.lost = false};
+      sched_yield();
+    }
+  } catch (const Unfinished&) {
+    throw;
   } catch (...) {
     abandon();
     throw;
   }
-  for (Call& call : calls) {
+  flights_.clear();
+  for (Call& call : calls_) {
     if (call.finish) call.finish(call);
   }
 }

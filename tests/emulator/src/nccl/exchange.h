@@ -6,6 +6,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -64,8 +65,28 @@ struct Call {
   std::function<void(const Call&)> finish = {};          // when all messages are in
 };
 
-// Runs the calls of a group at one time. Throws Fault when ranks were asked for different things, or when one does not
-// come within EMULATOR_NCCL_SECONDS (60). Returns at once, with nothing done, when the communicator is aborted.
-void exchange(std::vector<Call>& calls);
+// The calls of a group, which run at one time.
+class Exchange {
+ public:
+  explicit Exchange(std::vector<Call> calls);
+  ~Exchange();
+
+  // Goes on until all messages are in, so that it may begin anew; throws Unfinished when that takes long. Throws Fault
+  // when ranks were asked for different things, or when one does not come within EMULATOR_NCCL_SECONDS (60), which
+  // EMULATOR_NCCL_LATE=error makes an error of the communicator instead. Returns with nothing done when the
+  // communicator is aborted.
+  void advance();
+
+ private:
+  class Flight;
+
+  void start();
+  void abandon();
+  [[noreturn]] void give_up();
+
+  std::vector<Call> calls_;
+  std::vector<Flight> flights_;  // none: not started
+  std::chrono::steady_clock::time_point deadline_;
+};
 
 }  // namespace emulator

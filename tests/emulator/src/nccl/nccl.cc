@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "emulator/stream.h"
 #include "nccl/join.h"
 #include "nccl/queue.h"
+#include "streams.h"
 
 namespace emulator {
 namespace {
@@ -35,17 +37,35 @@ Group& group() {
 class LaunchOrder {
  public:
   cudaError_t add_communicator() {
-    return ++communicators_ > 1 ? cudaSuccess : cudaEventCreateWithFlags(&last_, cudaEventDisableTiming);
+    if (++communicators_ > 1) return cudaSuccess;
+    for (cudaEvent_t* event : {&last_, &last_captured_}) {
+      if (const auto code = cudaEventCreateWithFlags(event, cudaEventDisableTiming); code != cudaSuccess) return code;
+    }
+    return cudaSuccess;
   }
   cudaError_t remove_communicator() {
-    return --communicators_ > 0 ? cudaSuccess : cudaEventDestroy(std::exchange(last_, nullptr));
+    if (--communicators_ > 0) return cudaSuccess;
+    const cudaError_t code = cudaEventDestroy(std::exchange(last_captured_, nullptr));
+    return std::max(code, cudaEventDestroy(std::exchange(last_, nullptr)));
   }
-  cudaError_t wait(cudaStream_t stream) const { return cudaStreamWaitEvent(stream, last_, 0); }
-  cudaError_t record(cudaStream_t stream) const { return cudaEventRecord(last_, stream); }
+  // A graph's calls wait for those that the same capture recorded before.
+  cudaError_t wait(cudaStream_t stream) const {
+    const auto capture = capture_of(stream);
+    if (capture == nullptr) return cudaStreamWaitEvent(stream, last_, 0);
+    return last_captured_->recording.capture == capture ? cudaStreamWaitEvent(stream, last_captured_, 0) : cudaSuccess;
+  }
+  cudaError_t record(cudaStream_t stream) const {
+    return cudaEventRecord(capture_of(stream) == nullptr ? last_ : last_captured_, stream);
+  }
 
  private:
+  static std::shared_ptr<Capture> capture_of(cudaStream_t handle) {
+    const cudaStream_t stream = resolve(handle);
+    return stream == nullptr ? nullptr : stream->recording.capture;
+  }
+
   std::atomic<int> communicators_ = 0;
-  cudaEvent_t last_ = nullptr;
+  cudaEvent_t last_ = nullptr, last_captured_ = nullptr;
 };
 LaunchOrder launch_order;
 
@@ -58,9 +78,9 @@ ncclResult_t run(cudaStream_t stream, std::vector<Call> calls) {
   }
   cudaError_t code = launch_order.wait(stream);
   if (code == cudaSuccess) {
-    const auto shared = std::make_shared<std::vector<Call>>(std::move(calls));
+    const auto shared = std::make_shared<Exchange>(std::move(calls));
     code = enqueue(
-        stream, "NCCL", [shared] { exchange(*shared); }, addresses);
+        stream, "NCCL", [shared] { shared->advance(); }, addresses);
   }
   if (clique->aborted) return ncclSuccess;  // meanwhile, and perhaps all that there was to keep in order
   if (code == cudaSuccess) code = launch_order.record(stream);

@@ -1,68 +1,16 @@
-// The emulated NCCL, run by four ranks that all run every test: mpirun -np 4 test_emulator_nccl.
-#include <gtest/gtest.h>
-#include <mpi.h>
-#include <nccl.h>
-
+// The emulated NCCL's calls.
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <numeric>
-#include <string>
 #include <thread>
-#include <vector>
 
-#include "emulator/fault.h"
+#include "ranks.h"
 
 namespace {
 
-constexpr int kRanks = 4;
-using Floats = std::vector<float>;
-
-int world_rank() {
-  int rank = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  return rank;
-}
-
-ncclUniqueId shared_id() {
-  ncclUniqueId id{};
-  if (world_rank() == 0) ncclGetUniqueId(&id);
-  MPI_Bcast(&id, sizeof(id), MPI_BYTE, 0, MPI_COMM_WORLD);
-  return id;
-}
-
-// A new communicator a test: after a fault, messages may be left in the old one.
-class Nccl : public testing::Test {
- protected:
-  void SetUp() override { ASSERT_EQ(ncclCommInitRank(&comm_, kRanks, shared_id(), rank_), ncclSuccess); }
-  void TearDown() override {
-    unsetenv("EMULATOR_NCCL_SECONDS");
-    MPI_Barrier(MPI_COMM_WORLD);
-    EXPECT_TRUE(comm_ == nullptr || ncclCommDestroy(comm_) == ncclSuccess);
-  }
-
-  // 1000 * rank + i
-  Floats numbered(size_t count) const {
-    Floats values(count);
-    std::iota(values.begin(), values.end(), static_cast<float>(1000 * rank_));
-    return values;
-  }
-
-  // The message of the fault that the call ends in; empty if none.
-  template <class F>
-  static std::string fault(F&& call) {
-    try {
-      call();
-    } catch (const emulator::Fault& error) {
-      return error.what();
-    }
-    return {};
-  }
-
-  int rank_ = world_rank();
-  ncclComm_t comm_ = nullptr;
-};
+using nccl_test::Floats;
+using nccl_test::kRanks;
+using nccl_test::Nccl;
+using nccl_test::shared_id;
 
 TEST_F(Nccl, KnowsRanks) {
   int size = 0, rank = -1, version = 0;
@@ -263,31 +211,4 @@ TEST_F(Nccl, RefusesWhatMakesNoSense) {
   EXPECT_EQ(ncclGroupEnd(), ncclInvalidUsage);
 }
 
-// What the other ranks say: failures only.
-class Failures : public testing::EmptyTestEventListener {
-  void OnTestPartResult(const testing::TestPartResult& result) override {
-    if (!result.failed()) return;
-    std::fprintf(stderr, "rank %d: %s:%d: %s\n", world_rank(), result.file_name(), result.line_number(),
-                 result.message());
-  }
-};
-
 }  // namespace
-
-// Every rank must have passed.
-int main(int argc, char** argv) {
-  int threads = 0, size = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &threads);
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  testing::InitGoogleTest(&argc, argv);
-  auto& listeners = testing::UnitTest::GetInstance()->listeners();
-  if (world_rank() != 0) {
-    delete listeners.Release(listeners.default_result_printer());
-    listeners.Append(new Failures);
-  }
-  int failed = size == kRanks ? RUN_ALL_TESTS() : 1;
-  if (size != kRanks) std::fprintf(stderr, "test_emulator_nccl: run by %d ranks; it needs %d\n", size, kRanks);
-  MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
-  MPI_Finalize();
-  return failed;
-}
