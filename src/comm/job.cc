@@ -36,6 +36,7 @@ Job& start() {
     return single_job();
   }
   ranks_job() = start_ranks(ranks);
+  log::set_rank(ranks_job()->rank());
   spread(*ranks_job());
   return *ranks_job();
 }

@@ -25,6 +25,11 @@ spdlog::logger& logger() {
 }
 
 std::array<std::atomic<int64_t>, 3> line_counts;  // by Level
+std::atomic<int> rank_of_job{0};
+
+std::string rank_prefix() {
+  return rank_of_job > 0 ? fmt::format("rank {}: ", rank_of_job.load()) : "";
+}
 
 }  // namespace
 
@@ -33,15 +38,19 @@ void write(Level level, std::string_view message) {
   ++line_counts[static_cast<size_t>(level)];
   switch (level) {
     case Level::kInfo:
-      logger().info(line);
+      if (rank_of_job == 0) logger().info(line);
       break;
     case Level::kWarning:
-      logger().warn("warning: {}", line);
+      logger().warn("warning: {}{}", rank_prefix(), line);
       break;
     case Level::kError:
       logger().error("error: {}", line);
       break;
   }
+}
+
+void set_rank(int rank) {
+  rank_of_job = rank;
 }
 
 int64_t lines(Level level) {

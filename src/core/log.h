@@ -13,6 +13,8 @@ enum class Level { kInfo, kWarning, kError };
 
 // One line; control characters are escaped, so that no input can forge or hide a line.
 MHMOE_API void write(Level level, std::string_view message);
+// Which rank of a job this process is: others than 0 keep their information to themselves and warn under their number.
+MHMOE_API void set_rank(int rank);
 // Lines of this level written so far by the whole process, backend modules included.
 MHMOE_API int64_t lines(Level level);
 // Every line from now on also goes to this file (appended). Empty path: no file.

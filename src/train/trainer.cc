@@ -58,8 +58,8 @@ void check_layout(const RunConfig& config, const Context& ctx, const comm::Layou
   const bool shared_out = layout.expert_parallel_size > 1;
   const bool host_waits = shared_out && (!config.model.moe.capacity_factor || config.parallel.verify_transfers);
   if (host_waits && (graphs || config.train.forbid_host_sync)) {
-    fail(ExitCode::kConfig,
-         "{}: {} makes the host wait in every layer; switch one of the two off", graphs ? "train.cuda_graphs" : "train.forbid_host_sync",
+    fail(ExitCode::kConfig, "{}: {} makes the host wait in every layer; switch one of the two off",
+         graphs ? "train.cuda_graphs" : "train.forbid_host_sync",
          config.parallel.verify_transfers ? "parallel.verify_transfers" : "dropless routing over several ranks");
   }
   if (!config.parallel.width_invariant) return;
