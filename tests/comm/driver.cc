@@ -1,5 +1,6 @@
 // A small job for the tests of faults: ranks that exchange and add in steps, until rank 2 does what the first argument
-// says, in step 5. The second argument is the watchdog's timeout.
+// says, in step 5. The second argument is the watchdog's timeout; others only
+// tell whose process it is.
 #include <fmt/core.h>
 #include <unistd.h>
 
@@ -28,9 +29,9 @@ struct Driver {
 
   bool is_faulty(int step) const { return step == kFaultyStep && job.rank() == kFaultyRank; }
 
-  void exchange(int64_t elements) {
-    world->wait(world->all_to_all({out.data(), DType::kF32, {elements}}, {in.data(), DType::kF32, {elements}},
-                                  "layers.3.moe dispatch"));
+  void exchange(int64_t elements, std::string_view purpose = "layers.3.moe dispatch") {
+    world->wait(
+        world->all_to_all({out.data(), DType::kF32, {elements}}, {in.data(), DType::kF32, {elements}}, purpose));
   }
   void reduce() { world->wait(world->all_reduce_sum({in.data(), DType::kF32, {64}}, "gradients")); }
 
@@ -46,16 +47,22 @@ struct Driver {
     if (fault == "hang") ::pause();
     if (fault == "exit") std::_Exit(3);
     if (fault == "device") {
-      job.monitor().on_timeout([](void*) { fmt::print(stderr, "given up\n"); }, nullptr);
       job.monitor().enter_device_wait();
       ::pause();
     }
-    // The watchdog's callbacks may hang too.
-    if (fault == "hang_at_end") {
-      job.monitor().on_timeout([](void*) { ::pause(); }, nullptr);
+  }
+
+  // While the others wait where no watchdog looks.
+  void hang_alone() const {
+    if (job.rank() == kFaultyRank) {
+      // The watchdog's calls may hang too.
+      job.monitor().on_timeout(
+          fault == "hang_at_end" ? [](void*) { static_cast<void>(::pause()); }
+                                 : [](void*) { fmt::print(stderr, "given up\n"); },
+          nullptr);
       job.monitor().enter_device_wait();
-      ::pause();
     }
+    ::pause();
   }
 
   void run() {
@@ -63,7 +70,14 @@ struct Driver {
       job.monitor().set_step(step);
       before_exchange(step);
       if (fault == "leave" && is_faulty(step)) return;
-      if (!(fault == "skip" && is_faulty(step))) exchange(fault == "size" && is_faulty(step) ? 32 : 64);
+      if (step == kFaultyStep && (fault == "device_alone" || fault == "hang_at_end")) hang_alone();
+      if (fault == "size" && is_faulty(step)) {
+        exchange(32);
+      } else if (fault == "purpose" && is_faulty(step)) {
+        exchange(64, "layers.5.moe dispatch");
+      } else if (fault != "skip" || !is_faulty(step)) {
+        exchange(64);
+      }
       if (fault == "stop_inside" && is_faulty(step)) {
         const Transfer started = world->all_reduce_sum({in.data(), DType::kF32, {64}}, "gradients");
         std::raise(SIGSTOP);
