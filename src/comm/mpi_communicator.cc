@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "comm/mpi_check.h"
@@ -21,7 +22,7 @@ struct Pending {
   Communicator::Kind kind{};
   std::vector<MPI_Request> requests;
   DataType type;
-  std::vector<int> send_counts, send_begins, receive_counts, receive_begins;
+  bool under_way = false;
 };
 
 char* bytes_at(const Tensor& tensor, int64_t row, int64_t row_bytes) {
@@ -113,16 +114,7 @@ class MpiCommunicator final : public Communicator {
     if (size() == 1) return copy_rows(rows, row_bytes);
     return start(Kind::kAllToAll, "all_to_all_rows", row_bytes, purpose, [&](Pending& pending) {
       pending.type = DataType::of_bytes(row_bytes, largest_);
-      const auto ints = [&](std::vector<int>& to, std::span<const int64_t> from) {
-        to.clear();
-        for (const int64_t value : from) to.push_back(int_count(value, purpose));
-        return to.data();
-      };
-      check_mpi(MPI_Ialltoallv(
-                    rows.in.data, ints(pending.send_counts, rows.send_rows), ints(pending.send_begins, rows.send_begin),
-                    pending.type.get(), rows.out.data, ints(pending.receive_counts, rows.receive_rows),
-                    ints(pending.receive_begins, rows.receive_begin), pending.type.get(), comm_, new_request(pending)),
-                "MPI_Ialltoallv");
+      exchange_rows(rows, row_bytes, purpose, pending);
     });
   }
 
@@ -138,6 +130,7 @@ class MpiCommunicator final : public Communicator {
 
  private:
   static constexpr size_t kPending = 64;
+  static constexpr uint64_t kTags = 32768;  // what MPI grants at least
 
   void create() {
     MPI_Group world = MPI_GROUP_NULL, group = MPI_GROUP_NULL;
@@ -160,6 +153,7 @@ class MpiCommunicator final : public Communicator {
     finish(pending);  // of 64 calls ago, where nobody waited for it
     watchdog_.enter(ranks_, name, bytes, purpose);
     pending.number = started_;
+    pending.under_way = true;
     pending.kind = kind;
     call(pending);
     pending.operation = watchdog_.pause();
@@ -167,7 +161,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   void finish(Pending& pending) {
-    if (pending.requests.empty()) return;
+    if (!std::exchange(pending.under_way, false)) return;
     const int64_t begin = now();
     watchdog_.resume(pending.operation);
     check_mpi(MPI_Waitall(static_cast<int>(pending.requests.size()), pending.requests.data(), MPI_STATUSES_IGNORE),
@@ -200,14 +194,39 @@ class MpiCommunicator final : public Communicator {
     });
   }
 
+  // Messages between pairs, of which both sides know whether there is one: Open MPI 4.1's MPI_Ialltoallv gets out of
+  // step with the other ranks on one that receives nothing.
+  void exchange_rows(const RowExchange& rows, int64_t row_bytes, std::string_view purpose, Pending& pending) {
+    const int tag = static_cast<int>(started_ % kTags);
+    const auto each_peer = [&](std::span<const int64_t> counts, auto&& message) {
+      for (int distance = 1; distance < size(); ++distance) {
+        const int peer = (rank_ + distance) % size();
+        const int64_t count = counts[static_cast<size_t>(peer)];
+        if (count > 0) message(peer, int_count(count, purpose));
+      }
+    };
+    each_peer(rows.receive_rows, [&](int peer, int count) {
+      void* to = bytes_at(rows.out, rows.receive_begin[static_cast<size_t>(peer)], row_bytes);
+      check_mpi(MPI_Irecv(to, count, pending.type.get(), peer, tag, comm_, new_request(pending)), "MPI_Irecv");
+    });
+    each_peer(rows.send_rows, [&](int peer, int count) {
+      const void* from = bytes_at(rows.in, rows.send_begin[static_cast<size_t>(peer)], row_bytes);
+      check_mpi(MPI_Isend(from, count, pending.type.get(), peer, tag, comm_, new_request(pending)), "MPI_Isend");
+    });
+    copy_rows(rows, row_bytes);
+  }
+
   static Transfer copy(const Tensor& out, const Tensor& in) {
     if (out.data != in.data) std::memcpy(out.data, in.data, in.bytes());
     return {};
   }
-  static Transfer copy_rows(const RowExchange& rows, int64_t row_bytes) {
-    if (rows.send_rows[0] == 0) return {};
-    std::memmove(bytes_at(rows.out, rows.receive_begin[0], row_bytes), bytes_at(rows.in, rows.send_begin[0], row_bytes),
-                 static_cast<size_t>(rows.send_rows[0] * row_bytes));
+  // Those that stay on this rank.
+  Transfer copy_rows(const RowExchange& rows, int64_t row_bytes) const {
+    const auto own = static_cast<size_t>(rank_);
+    if (rows.send_rows[own] == 0) return {};
+    std::memmove(bytes_at(rows.out, rows.receive_begin[own], row_bytes),
+                 bytes_at(rows.in, rows.send_begin[own], row_bytes),
+                 static_cast<size_t>(rows.send_rows[own] * row_bytes));
     return {};
   }
 

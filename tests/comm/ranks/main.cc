@@ -21,6 +21,8 @@ class FailuresAlone final : public testing::EmptyTestEventListener {
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   try {
+    mhmoe::comm::job();
+    mhmoe::comm::configure_job({.timeout_seconds = 20});
     if (mhmoe::comm::job().rank() != 0) {
       testing::TestEventListeners& listeners = testing::UnitTest::GetInstance()->listeners();
       delete listeners.Release(listeners.default_result_printer());
