@@ -46,8 +46,8 @@ class EmulatedProgram : public ProgramTest {
   }
 
   Outcome train(const std::string& device, const std::string& output, const std::string& settings) const {
-    const Outcome outcome = run(fmt::format("train tiny.json --threads 1 --device {} --output-dir {} {} {}", device,
-                                            output, kCommon, settings));
+    Outcome outcome = run(fmt::format("train tiny.json --threads 1 --device {} --output-dir {} {} {}", device, output,
+                                      kCommon, settings));
     EXPECT_EQ(outcome.code, 0) << device << ": " << outcome.err;
     return outcome;
   }
