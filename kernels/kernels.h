@@ -44,4 +44,7 @@ void cast(Context& ctx, const ops::Cast& args);
 void clip_scale(Context& ctx, const ops::ClipScale& args);
 void adam_update(Context& ctx, const ops::AdamUpdate& args);
 
+// One of them, as the runtime knows it: a device that it was built for can run them all.
+const void* any_kernel();
+
 }  // namespace mhmoe::cuda

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import launches
 import ptxas
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,55 +58,24 @@ def op_table(report):
     return table(["op", "shape", "calls a step", "MB", "GFLOP", "floor us", "bound by", "of the step"], rows)
 
 
-def constants_of(text):
-    """Integer constants of a source and of the headers of kernels/ that it includes."""
-    found = {}
-    for header in re.findall(r'#include "kernels/(\w+\.(?:cuh|h))"', text):
-        found.update(constants_of((ROOT / "kernels" / header).read_text()))
-    for declaration in re.findall(r"constexpr (?:int|int64_t|unsigned|size_t)\s+(k\w+ =[^;]+);", text):
-        for name, value in re.findall(r"(k\w+) =\s+([^,]+)", declaration):
-            if (number := evaluated(value, found)) is not None:
-                found[name] = number
-    return found
-
-
-def evaluated(expression, constants):
-    expression = re.sub(r"\b(?:int64_t|size_t)\{(\w+)\}", r"\1", expression)
-    expression = re.sub(r"^dim3\((.+), (.+)\)$", r"(\1) * (\2)", expression)
-    expression = re.sub(r"\bk[A-Z]\w*", lambda name: str(constants.get(name[0], name[0])), expression)
-    expression = re.sub(r"\bsizeof\((\w+)\)", lambda type: "2" if "bfloat16" in type[1] else "4", expression)
-    expression = re.sub(r"\s+", " ", expression).replace("/", "//")
-    return eval(expression) if re.fullmatch(r"[\d+*/()<> -]+", expression) else None
-
-
-def launches():
-    """Of (source, kernel), and of kernels that headers start by their name alone: threads a block and dynamic shared
-    bytes, as the sources say; None for what is known only at run time."""
-    found = {}
-    for source in sorted((ROOT / "kernels").glob("*.cu*")):
-        text = source.read_text()
-        constants = constants_of(text)
-        for start in re.finditer(r"\blaunch\(\s*\{", text):
-            call = text[start.start():start.start() + 700]
-            kernels = re.findall(r"\b(\w+_kernel)\b", call)
-            if not re.search(r"\},\s*kernel,", call):  # else a parameter, and what follows names its arguments
-                kernels = kernels[:1]
-            block = re.search(r"\.block = (.+?),\s*\.s", call, re.DOTALL)
-            shared = re.search(r"\.shared_bytes = (.+?),\s*\.stream", call, re.DOTALL)
-            for kernel in kernels if block else ():
-                key = (source.name, kernel) if source.suffix == ".cu" else kernel
-                found[key] = (evaluated(block[1], constants), evaluated(shared[1], constants) if shared else 0)
-    return found
-
-
 def blocks_per_multiprocessor(threads, registers, shared):
     warps = (threads + 31) // 32
     per_warp = (registers * 32 + 255) // 256 * 256
     return min(BLOCKS, WARPS // warps, REGISTERS // (per_warp * warps), SHARED // (shared + SHARED_PER_BLOCK))
 
 
+def occupancy_of(kernels, launch):
+    """Of those of the kernels for sm_90 that run at the papers' sizes, the one with the most registers."""
+    registers = [kernel.registers for kernel in kernels if kernel.architecture == "sm_90" and launch.instance in kernel.name]
+    if not registers or launch.threads is None or launch.shared is None:
+        sys.exit(f"{kernels[0].source}: {kernels[0].name}: scripts/launches.py does not know its launch")
+    shared = max(kernel.shared for kernel in kernels) + launch.shared
+    blocks = blocks_per_multiprocessor(launch.threads, max(registers), shared)
+    return f"{blocks} blocks, {100 * blocks * ((launch.threads + 31) // 32) / WARPS:.0f} %"
+
+
 def kernel_table(path):
-    groups, started = {}, launches()
+    groups, started = {}, launches.read()
     for kernel in ptxas.read(path):
         groups.setdefault((kernel.source, kernel.name.partition("<")[0]), []).append(kernel)
     rows = []
@@ -114,15 +84,11 @@ def kernel_table(path):
         for kernel in kernels:
             registers.setdefault(kernel.architecture, []).append(kernel.registers)
         counts = " ".join(f"{max(registers[a])}" if a in registers else "-" for a in ("sm_80", "sm_90", "sm_100"))
-        threads, dynamic = started.get((source, name)) or started.get(name, (None, None))
+        launch = started.get((source, name)) or started.get(name) or launches.Launch()
         static = max(kernel.shared for kernel in kernels)
-        occupancy = "at run time"
-        if threads and dynamic is not None and "sm_90" in registers:
-            blocks = blocks_per_multiprocessor(threads, max(registers["sm_90"]), static + dynamic)
-            occupancy = f"{blocks} blocks, {100 * blocks * ((threads + 31) // 32) / WARPS:.0f} %"
-        rows.append([f"`{name}`", f"`{source}`", str(len(registers.get("sm_90", []))), str(threads or "at run time"), counts,
-                     f"{static} + {'?' if dynamic is None else dynamic}", str(max(k.stack for k in kernels)),
-                     str(max(k.spilled for k in kernels)), occupancy])
+        rows.append([f"`{name}`", f"`{source}`", str(len(registers.get("sm_90", []))), str(launch.threads), counts,
+                     f"{static} + {launch.shared}", str(max(k.stack for k in kernels)),
+                     str(max(k.spilled for k in kernels)), occupancy_of(kernels, launch)])
     return table(["kernel", "source", "instances", "threads a block", "registers, at most (sm_80 sm_90 sm_100)",
                   "shared bytes, static + dynamic", "stack", "spilled", "on one multiprocessor of sm_90"], rows)
 
@@ -145,7 +111,8 @@ def main():
             sys.exit(f"{DOCUMENT.relative_to(ROOT)}: no markers <!-- begin {name} --> and <!-- end {name} -->")
         text = marked.sub(lambda found: f"{found[1]}{lines}\n{found[2]}", text)
     if options.check and text != before:
-        sys.exit(f"{DOCUMENT.relative_to(ROOT)}: tables are not up to date: run scripts/gpu_tables.py {options.mhmoe}")
+        sys.exit(f"{DOCUMENT.relative_to(ROOT)}: tables are not up to date: run scripts/gpu_tables.py {options.mhmoe}"
+                 + (f" --ptxas {options.ptxas}" if options.ptxas else ""))
     if not options.check:
         DOCUMENT.write_text(text, encoding="utf-8")
 

@@ -8,7 +8,6 @@ caught when a test fails, crashes or hangs. One that is not must stand in kernel
 why nothing can notice it. Exit code 1: a mutant survived that is not listed, or a listed one is caught or gone.
 """
 import argparse
-import json
 import os
 import queue
 import re
@@ -21,29 +20,15 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import barriers
+
+ROOT = barriers.ROOT
 SURVIVORS = ROOT / "kernels/mutants_survivors.txt"
 MODULE = "mhmoe_emulated"
 CPU_S, WALL_S = 120, 1800  # a hang is told by CPU time, so that a busy machine catches nothing
 # Suites are found by the source's name, those of headers by who includes them; these sources' have other names.
 SUITES = {"assign_slots": "routing", "partials": "matmul", "cublas": "matmul", "context": "module"}
 
-# What is deleted: a whole statement. Only the emulator's twins of these files are compiled (tests/cuda/shadow).
-STATEMENTS = re.compile(
-    r"\b__sync(?:threads|warp)\([^()]*\);"
-    r"|\bcp_async_(?:commit\(\)|wait<[^<>]*>\(\));"
-    r"|\bMHMOE_CUDA_CHECK\(cuda(?:StreamWaitEvent|EventRecord|EventSynchronize|StreamSynchronize)\([^;]*\)\);"
-    r"|(?<![\w.])synchronize\(\);", re.DOTALL)
-NOT_COMPILED = ("kernels/ptx.cuh", "kernels/device.cuh")
-# A copy that is waited for with one more still under way is as wrong as one that is not waited for.
-WEAKER_WAIT = re.compile(r"cp_async_wait<([^<>]*)>\(\);")
-# The line of a function's name, or of a member's body.
-FUNCTION = re.compile(r"^(?:(?! |template|using|#)[\w:<>,&*~ ]*?\b(~?\w+)\(|  (?!if|for|while|switch|return)"
-                      r"[\w:<>,&*~ ]*?\b(~?\w+)\([^;]*\{| +(\w+_kernel)\()")
-
-
-# key: file, function, statement and its number there, stable while lines move; text: the whole file's, mutated.
-Mutant = namedtuple("Mutant", "file key line text")
 # everything: run all suites, not only those of the mutant's file.
 Mode = namedtuple("Mode", "name program environment everything", defaults=[False])
 
@@ -57,53 +42,14 @@ MODES = [
 RACE_MODES = [Mode("race detector", "test_cuda", {"TSAN_OPTIONS": "halt_on_error=1:report_bugs=1"})]
 
 
-def mutants_of(path):
-    """Every deletion in one file; comments are left alone."""
-    text = path.read_text()
-    code = re.sub(r"//[^\n]*", lambda m: " " * len(m[0]), text)
-    name = str(path.relative_to(ROOT))
-    counts, result = {}, []
-    for match in STATEMENTS.finditer(code):
-        function = "file"
-        for line in code[:match.start()].split("\n"):
-            found = FUNCTION.match(re.sub(r"__launch_bounds__\([^()]*\)", "", line))
-            function = found[1] or found[2] or found[3] if found else function
-        variants = [("", ";")]
-        if weaker := WEAKER_WAIT.fullmatch(match[0]):
-            variants.append((" weakened", f"cp_async_wait<{weaker[1]} + 1>();"))
-        statement = re.sub(r"\s+", " ", match[0])
-        counts[function, statement] = counts.get((function, statement), 0) + 1
-        for suffix, replacement in variants:
-            key = f"{name} {function} {statement} #{counts[function, statement]}{suffix}"
-            mutated = text[:match.start()] + replacement + text[match.end():]
-            result.append(Mutant(name, key, text.count("\n", 0, match.start()) + 1, mutated))
-    return result
-
-
-def all_mutants():
-    files = sorted([*ROOT.glob("kernels/*.cu"), *ROOT.glob("kernels/*.cuh"), *ROOT.glob("src/cuda/*.cc")])
-    return [m for path in files if str(path.relative_to(ROOT)) not in NOT_COMPILED for m in mutants_of(path)]
-
-
 def listed_survivors():
     """key -> reason; a line is "key: reason"."""
     lines = [line.strip() for line in SURVIVORS.read_text().split("\n")]
     return dict(line.split(": ", 1) for line in lines if line and not line.startswith("#"))
 
 
-def users_of(file):
-    """The sources that include the file, directly or not; the file itself, if it is one."""
-    found = {file}
-    while True:
-        names = {str(p.relative_to(ROOT)) for p in ROOT.glob("kernels/*.cu*")
-                 if any(f'#include "{name}"' in p.read_text() for name in found)}
-        if names <= found:
-            return sorted(name for name in found if not name.endswith(".cuh"))
-        found |= names
-
-
 class Scratch:
-    """Builds the emulated module with one file changed, beside copies of the test programs. BUILD is only read."""
+    """Builds the emulated module, or the test programs, with one file changed. BUILD is only read."""
 
     def __init__(self, folder, build, modes):
         self.folder, self.build, self.modes = folder, build, modes
@@ -117,10 +63,26 @@ class Scratch:
             command = [build / program, "--gtest_list_tests"]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             self.listed[program] = [line.strip(".") for line in out.split("\n") if line.endswith(".")]
-        sources = [entry["file"] for entry in json.loads((build / "compile_commands.json").read_text())]
-        out = subprocess.run(["ninja", "-C", build, "-t", "commands", MODULE], stdout=subprocess.PIPE, text=True)
-        *compiles, self.link_command = [line for line in out.stdout.strip().split("\n") if " -o " in line]
-        self.compiles = {source: line for line in compiles for source in sources if line.endswith(f" -c {source}")}
+        # The module's sources, and those that every program has in itself.
+        self.links, self.compiles, self.stale = {}, {}, {f"lib{MODULE}.so"}
+        for program in {mode.program for mode in modes}:
+            self.read_commands(program, program, "src/device/")
+        self.read_commands(MODULE, f"lib{MODULE}.so", "")
+
+    def read_commands(self, target, output, folder):
+        """How the target's sources of a folder are compiled, and how it is linked, without what is done after that."""
+        out = subprocess.run(["ninja", "-C", self.build, "-t", "commands", target], stdout=subprocess.PIPE, text=True)
+        for line in out.stdout.split("\n"):
+            if found := re.search(rf" -c ({re.escape(str(ROOT / folder))}\S*)$", line):
+                self.compiles[found[1]] = line
+            elif found := re.search(rf"^: && (.* -o {re.escape(output)} .*?) && ", line):
+                self.links[output] = found[1]
+
+    def restore(self):
+        """What an earlier mutant changed is as in the build again."""
+        for output in self.stale:
+            shutil.copy2(self.build / output, self.folder)
+        self.stale = set()
 
     def shell(self, command):
         return subprocess.run(command, shell=True, cwd=self.build, capture_output=True).returncode == 0
@@ -138,10 +100,17 @@ class Scratch:
         return self.shell(command.replace(" -I", f" -I{self.folder} -I", 1))
 
     def link(self):
-        command = self.link_command.replace(f" -o lib{MODULE}.so", f" -o {self.folder}/lib{MODULE}.so")
-        for old, new in self.objects.items():
-            command = command.replace(f" {old}", f" {new}")
-        return self.shell(command)
+        """Links all that have one of the compiled sources in them."""
+        for output, command in self.links.items():
+            if not any(f" {old} " in command for old in self.objects):
+                continue
+            self.stale.add(output)
+            command = command.replace(f" -o {output} ", f" -o {self.folder / output} ")
+            for old, new in self.objects.items():
+                command = command.replace(f" {old} ", f" {new} ")
+            if not self.shell(command):
+                return False
+        return True
 
     def suites(self, program, user):
         """A filter for the suites that are named like the source or the beginning of its name; empty where none is."""
@@ -180,8 +149,9 @@ class Scratch:
         changed.parent.mkdir(parents=True, exist_ok=True)
         changed.write_text(mutant.text)
         self.objects = {}
+        self.restore()
         try:
-            for user in users_of(mutant.file):
+            for user in barriers.users_of(mutant.file):
                 if not (self.compile(mutant, user) and self.link()):
                     return "compiler"
                 if caught := self.try_modes(clean, user):
@@ -196,7 +166,7 @@ class Clean(Scratch):
 
     def __init__(self, folder, build, modes):
         super().__init__(folder, build, modes)
-        shutil.copy2(build / f"lib{MODULE}.so", folder)
+        self.restore()
         self.lock, self.passed = threading.Lock(), set()
 
     def expect_pass(self, mode, suites):
@@ -279,7 +249,7 @@ def main():
     parser.add_argument("--table", metavar="FILE", help="the outcome as a Markdown table")
     args = parser.parse_args()
 
-    everything, reasons = all_mutants(), listed_survivors()
+    everything, reasons = barriers.all_mutants(), listed_survivors()
     chosen = [m for m in everything if any(text in m.key for text in args.only.split(","))]
     if args.changed_since:
         changed = changed_files(args.changed_since)

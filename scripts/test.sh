@@ -14,6 +14,7 @@ case ${1-} in
 esac
 started=$(date +%s)
 passed=0 failed=0 skipped=0
+cuda_seconds=0
 
 # check NAME COMMAND...: one check, counted; its output is shown if it fails.
 check() {
@@ -47,6 +48,19 @@ build() {
   cmake -G Ninja -S . -B "$folder" "${options[@]}" && ninja -C "$folder" "$@"
 }
 
+# cuda COMMAND...: the command, whose time is spent on the CUDA backend or its emulator alone.
+cuda() {
+  local begun=$SECONDS
+  "$@"
+  cuda_seconds=$((cuda_seconds + SECONDS - begun))
+}
+
+# What tests of the CUDA backend and its emulator took of a run of ctest that had other tests too.
+cuda_seconds_of() {
+  awk -v threads="$(nproc)" '/Test +#[0-9]+: (cuda|emulator|golden\.emulated|cli\.Emulated)[.A-Z]/ { sum += $(NF - 1) }
+    END { printf "%d", sum / threads }' "$1/ctest.log"
+}
+
 # run_ctest FOLDER OPTIONS...: every case counted by itself.
 run_ctest() {
   local folder=$1 counts
@@ -63,6 +77,10 @@ run_ctest() {
 
 finish() {
   say ""
+  if [ -e build/test/test_emulator ]; then
+    build/test/test_emulator --gtest_filter='Engine.*' 2>&1 | grep '^note: the emulator cannot see' || true
+    say "of all that, the CUDA backend and its emulator took $(in_minutes "$cuda_seconds") min, beside their part of the build"
+  fi
   say "all phases took $(in_minutes $(($(date +%s) - started))) min"
   say "$passed passed, $failed failed, $skipped skipped"
   [ "$failed" = 0 ]
@@ -162,37 +180,46 @@ else
 fi
 threads=$(nproc)
 run_ctest build/test -j "$threads" $([ $fast = no ] || echo -LE slow)
+cuda_seconds=$((cuda_seconds + $(cuda_seconds_of build/test)))
 [ $fast = no ] || skip "tests labelled slow: --fast"
 if [ $fast = no ]; then
   labels=$(printf '|%s' "${sanitized[@]#test_}")
   # Out-of-memory paths are tested: the allocator then returns null instead of ending the program.
   export ASAN_OPTIONS=allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
   run_ctest build/asan -j "$threads" -L "^(${labels#|})\$" -LE slow
+  [ ! -e build/asan/libmhmoe_emulated.so ] || cuda run_ctest build/asan -j "$threads" -R '^cuda\.ops\.'
 fi
 if [ $fast = yes ]; then
   skip "kernels under clang's sanitizers: --fast"
 elif ! command -v clang++ >/dev/null || [ ! -e build/test/libmhmoe_emulated.so ]; then
   skip "kernels under clang's sanitizers: no clang++, or no CUDA headers"
 else
-  check "the emulator guards shared memory (clang, ASan and UBSan)" scripts/test_emulator.sh address
-  check "kernels on the emulator, races (clang, ThreadSanitizer)" scripts/test_emulator.sh thread
+  cuda check "the emulator, alone and with ucontext, guards shared memory (clang, ASan and UBSan)" scripts/test_emulator.sh address
+  cuda check "kernels on the emulator, races (clang, ThreadSanitizer)" scripts/test_emulator.sh thread
 fi
 if [ $fast = yes ]; then
   skip "deleted barriers and waits: --fast"
 elif [ -z "$base" ] || [ ! -e build/clang_thread/libmhmoe_emulated.so ]; then
   skip "deleted barriers and waits: no landed commit to compare with, or no ThreadSanitizer build of kernels"
 else
-  check "deleted barriers and waits of CUDA sources changed since ${base:0:12} are noticed" scripts/mutate_kernels.py \
+  cuda check "deleted barriers and waits of CUDA sources changed since ${base:0:12} are noticed" scripts/mutate_kernels.py \
     build/test --races build/clang_thread --changed-since "$base" --minutes 2 --jobs "$threads"
 fi
 if [ $fast = yes ]; then
   skip "CUDA build: --fast"
 elif nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null); then
   export CUDACXX=$nvcc
-  check "CUDA build for sm_80, sm_90, sm_100 (compiled, not run)" build build/cuda -DMHMOE_CUDA=ON \
+  cuda check "CUDA build for sm_80, sm_90, sm_100 (compiled, not run)" build build/cuda -DMHMOE_CUDA=ON \
     -DMHMOE_EMULATED=OFF -DMHMOE_TESTS=OFF -- all
   check "kernels: no stack frames, no spills" \
     scripts/check_ptxas.py build/cuda/ptxas.txt kernels/ptxas_allowed.txt sm_80 sm_90 sm_100
+  # Another compiler allots other registers.
+  if "$nvcc" --version | grep -q 'release 13\.0,'; then
+    check "kernels: the table of docs/gpu_performance.md is what ptxas says" \
+      scripts/gpu_tables.py build/test/mhmoe --ptxas build/cuda/ptxas.txt --check
+  else
+    skip "kernels: the table of docs/gpu_performance.md: it is by nvcc 13.0"
+  fi
   check "the CUDA module can be loaded" cuda_module_loads
 else
   skip "CUDA build: no nvcc"

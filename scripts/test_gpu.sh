@@ -2,7 +2,8 @@
 # Tests and measures the CUDA backend on a machine with a GPU, unattended, without network. Writes a Markdown report.
 # usage: scripts/test_gpu.sh [--device cuda|emulated] [--build FOLDER] [--report FILE]
 # What it needs is checked first, and all that is missing is named at once. --device emulated is a dry run of this script
-# on the CPU: every step but those of NVIDIA's own tools, on small models. The exit code is 0 if nothing failed.
+# on the CPU: every step but those of NVIDIA's own tools, on small models. The exit code is 0 if nothing failed. Every
+# step has a time limit, and the report is written anew after each, so that a device that hangs costs one step's result.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -54,6 +55,8 @@ check_needs() {
     need "nvidia-smi (NVIDIA's driver)" command -v nvidia-smi
     need "a GPU that nvidia-smi lists" bash -c "nvidia-smi -L | grep -q GPU"
   fi
+  [ "$device" = emulated ] || [ -n "$sanitizer" ] ||
+    say "not installed, so its four steps will be skipped: compute-sanitizer (it comes with the CUDA Toolkit)"
   [ "${#missing[@]}" = 0 ] && return
   printf 'missing: %s\n' "${missing[@]}" >&2
   die "scripts/test_gpu.sh --device $device needs all of the above"
@@ -63,21 +66,50 @@ check_needs() {
 
 row() { table+="| $1 | $2 | ${3//|/,} |"$'\n'; }
 
-# step NAME COMMAND...: one check; its output is in the logs, its last line in the report.
-step() {
-  local name=$1 log=$logs/${1//[^a-zA-Z0-9]/_}.log begun=$SECONDS result=passed
+job=
+trap '[ -z "$job" ] || kill -KILL -- "-$job" 2>/dev/null || true' EXIT
+
+# limited MINUTES COMMAND...: the command, a function too, and all it starts; after so long it is ended, and what cannot be
+# ended (the driver may hold it) is left behind.
+limited() {
+  local end=$((SECONDS + $1 * 60)) minutes=$1
   shift
-  "$@" >"$log" 2>&1 || result=FAILED
+  set -m
+  "$@" </dev/null &
+  job=$!
+  set +m
+  while kill -0 "$job" 2>/dev/null && [ $SECONDS -lt $end ]; do sleep 0.1; done
+  if kill -0 "$job" 2>/dev/null; then
+    kill -TERM -- "-$job" 2>/dev/null || true
+    sleep 2
+    kill -KILL -- "-$job" 2>/dev/null || true
+    job=
+    echo "ended after its time limit of $minutes minutes"
+    return 124
+  fi
+  local result=0
+  wait "$job" || result=$?
+  job=
+  return $result
+}
+
+# step MINUTES NAME COMMAND...: one check with a time limit; its output is in the logs, its last line in the report.
+step() {
+  local minutes=$1 name=$2 log=$logs/${2//[^a-zA-Z0-9]/_}.log begun=$SECONDS result=passed
+  shift 2
+  limited "$minutes" "$@" >"$log" 2>&1 || result=FAILED
   [ $result = passed ] && passed=$((passed + 1)) || failed=$((failed + 1))
   say "$result: $name ($((SECONDS - begun)) s, $log)"
   [ $result = passed ] || tail -n 15 "$log"
   row "$name" "$result" "$(tail -n 1 "$log")"
+  write_report
 }
 
 skip() {
   say "skipped: $1: $2"
   skipped=$((skipped + 1))
   row "$1" skipped "$2"
+  write_report
 }
 
 build() {
@@ -87,7 +119,7 @@ build() {
     options+=(-DMHMOE_CUDA=ON -DMHMOE_EMULATED=OFF "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_ARCHITECTURES=${capability/./}")
     targets+=(mhmoe_cuda)
   else
-    options+=(-DMHMOE_EMULATED=ON "-DMHMOE_CUDA_INCLUDE_DIR=$toolkit/include")
+    options+=(-DMHMOE_EMULATED=ON "-DEMULATOR_CUDA_INCLUDE_DIR=$toolkit/include")
     targets+=(mhmoe_emulated)
   fi
   cmake -G Ninja -S . -B "$folder" "${options[@]}" && ninja -C "$folder" "${targets[@]}"
@@ -147,6 +179,22 @@ bench() {
   "$folder/mhmoe" bench ops "$config" "${options[@]}" && echo && "$folder/mhmoe" bench train "$config" "${options[@]}"
 }
 
+# Whole steps, which are recorded in the second one and replayed from then on.
+bench_graphs() {
+  local options=(--device "$device" --warmup 3)
+  [ "$device" = cuda ] || options+=(--gpu h100 --steps 1)
+  "$folder/mhmoe" bench train "$1" "${options[@]}" --set train.cuda_graphs=true
+}
+
+# Those whose experts' products are measured in each of the ways there are: many rows a product, some, few columns.
+flipped_configs() {
+  if [ "$device" = cuda ]; then
+    printf '%s\n' configs/paper2/{smoe_8,mhmoe_h2,mhmoe_h3}.json
+  else
+    echo "$work/fp32.json"
+  fi
+}
+
 bench_configs() {
   if [ "$device" = cuda ]; then
     printf '%s\n' configs/paper2/{dense,smoe_8,mhmoe_h2,mhmoe_h3}.json configs/paper1/english/{dense,smoe_8,mhmoe_8}.json
@@ -178,7 +226,7 @@ write_report() {
   local log
   {
     printf '# mhmoe on device %s\n\n%s\n\n```\n' "$device" "$(date -u '+%Y-%m-%d %H:%M UTC')"
-    machine 2>&1
+    cat "$logs/machine.txt" 2>/dev/null || true
     printf '```\n\n%d passed, %d failed, %d skipped.\n\n' "$passed" "$failed" "$skipped"
     printf '| check | result | last line |\n| --- | --- | --- |\n%s' "$table"
     for log in "$logs"/bench_*.log; do
@@ -186,7 +234,6 @@ write_report() {
     done
     printf '\nHow to read the floors: docs/gpu_performance.md\n'
   } >"$report"
-  say "report: $report"
 }
 
 # --- all of it ----------------------------------------------------------------------------------------------------
@@ -195,33 +242,37 @@ check_needs
 mkdir -p "$logs"
 rm -f "$logs"/*.log
 use_ccache
-step "build" build
+step 60 "build" build
 if [ "$failed" = 0 ]; then
-  step "op tests" on_device "$folder/test_ops" --gtest_brief=1
-  step "tests of kernels against the CPU" in_device_memory "$folder/test_cuda" --gtest_brief=1
-  step "model tests" on_device "$folder/test_nn" --gtest_brief=1
-  step "golden tests" on_device "$folder/test_golden" --gtest_brief=1
-  step "text for training" prepare_text
-  step "training, fp32, against the CPU" compare_training fp32 1e-4
-  step "training, bf16, against the CPU" compare_training bf16 2e-2
-  step "training, bf16, with CUDA graphs, the same losses" train_variant graphs train.cuda_graphs=true
-  step "training, bf16, no waiting within a step" train_variant no_sync train.forbid_host_sync=true
+  limited 1 machine >"$logs/machine.txt" 2>&1 || true
+  step 30 "op tests" on_device "$folder/test_ops" --gtest_brief=1
+  step 30 "tests of kernels against the CPU" in_device_memory "$folder/test_cuda" --gtest_brief=1
+  step 30 "model tests" on_device "$folder/test_nn" --gtest_brief=1
+  step 10 "golden tests" on_device "$folder/test_golden" --gtest_brief=1
+  step 5 "text for training" prepare_text
+  step 10 "training, fp32, against the CPU" compare_training fp32 1e-4
+  step 10 "training, bf16, against the CPU" compare_training bf16 2e-2
+  step 10 "training, bf16, with CUDA graphs, the same losses" train_variant graphs train.cuda_graphs=true
+  step 10 "training, bf16, no waiting within a step" train_variant no_sync train.forbid_host_sync=true
   for tool in memcheck racecheck initcheck synccheck; do
     if [ "$device" = emulated ]; then
       skip "compute-sanitizer $tool" "the emulator checks these itself"
     elif [ -z "$sanitizer" ]; then
       skip "compute-sanitizer $tool" "compute-sanitizer is not installed (it comes with the CUDA Toolkit)"
     else
-      step "compute-sanitizer $tool" sanitize "$tool"
+      step 120 "compute-sanitizer $tool" sanitize "$tool"
     fi
   done
-  while read -r config; do step "bench $config" bench "$config"; done < <(bench_configs)
-  config=configs/paper2/mhmoe_h2.json
-  [ "$device" = cuda ] || config=$work/fp32.json
-  for products in own_kernels strided_batches; do
-    MHMOE_EXPERT_PRODUCTS=$products step "bench $config, experts by $products" bench "$config"
-  done
+  while read -r config; do step 30 "bench $config" bench "$config"; done < <(bench_configs)
+  config=$(flipped_configs | tail -n 1)
+  step 30 "bench $config, CUDA graphs" bench_graphs "$config"
+  while read -r config; do
+    for products in own_kernels strided_batches; do
+      MHMOE_EXPERT_PRODUCTS=$products step 30 "bench $config, experts by $products" bench "$config"
+    done
+  done < <(flipped_configs)
 fi
 write_report
+say "report: $report"
 say "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

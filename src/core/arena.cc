@@ -11,16 +11,26 @@ constexpr size_t kSmallestBlock = size_t{1} << 20;
 
 constexpr size_t kNamed = 5;  // of the largest holders of memory, in an error
 
-// "'a' 12.0 MiB, 'b' 3.5 MiB", the largest first.
-std::string largest(const Arena::BytesByName& bytes) {
+std::string mebibytes(size_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+// "'a' 12.0 MiB, 'b' 3.5 MiB, 7 others 1.0 MiB", the largest first.
+std::string table(const Arena::BytesByName& bytes) {
   std::vector<std::pair<size_t, std::string_view>> sorted;
   for (const auto& [name, size] : bytes) sorted.emplace_back(size, name);
   std::ranges::sort(sorted, std::greater<>());
-  sorted.resize(std::min(sorted.size(), kNamed));
   std::string text;
-  for (const auto& [size, name] : sorted) {
-    text += fmt::format("{}'{}' {:.1f} MiB", text.empty() ? "" : ", ", name, static_cast<double>(size) / (1 << 20));
+  size_t others = 0;
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    const auto& [size, name] = sorted[i];
+    if (i >= kNamed) {
+      others += size;
+    } else {
+      text += fmt::format("{}'{}' {}", text.empty() ? "" : ", ", name, mebibytes(size));
+    }
   }
+  if (sorted.size() > kNamed) text += fmt::format(", {} others {}", sorted.size() - kNamed, mebibytes(others));
   return text.empty() ? "nothing" : text;
 }
 
@@ -34,10 +44,21 @@ MemorySource::~MemorySource() = default;
 
 Arena::Arena(MemorySource& source, std::string name) : source_(source), name_(std::move(name)) {
   entries_.reserve(4096);
+  source_.arenas_.push_back(this);
 }
 
 Arena::~Arena() {
+  std::erase(source_.arenas_, this);
   for (const Block& block : blocks_) source_.release(block.data);
+}
+
+// "; the state memory has 12.0 MiB", for each.
+std::string Arena::other_arenas() const {
+  std::string text;
+  for (const Arena* arena : source_.arenas_) {
+    if (arena != this) text += fmt::format("; the {} memory has {}", arena->name_, mebibytes(arena->reserved_bytes()));
+  }
+  return text;
 }
 
 void* Arena::get_block(size_t bytes, const std::string& purpose, const BytesByName& holders) {
@@ -46,9 +67,9 @@ void* Arena::get_block(size_t bytes, const std::string& purpose, const BytesByNa
   } catch (const Error& error) {
     if (error.code() != ExitCode::kMemory) throw;
     fail(ExitCode::kMemory,
-         "{}; asked for by {} of the {} memory, whose largest are {}; use a smaller train.micro_batch_sequences, "
-         "train.recompute: block, or more devices",
-         error.what(), purpose, name_, largest(holders));
+         "{}; asked for by {} of the {} memory: {}{}; use a smaller train.micro_batch_sequences, train.recompute: "
+         "block, a smaller model, or more devices; mhmoe plan shows the need",
+         error.what(), purpose, name_, table(holders), other_arenas());
   }
 }
 

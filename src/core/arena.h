@@ -11,13 +11,22 @@
 
 namespace mhmoe {
 
+class Arena;
+
 // Where an arena's blocks come from: a device's memory, or fake addresses in a sizing pass.
 class MHMOE_API MemorySource {
  public:
+  MemorySource() = default;
+  MemorySource(const MemorySource&) = delete;
+  MemorySource& operator=(const MemorySource&) = delete;
   virtual ~MemorySource();
   virtual void* allocate(size_t bytes) = 0;  // 256-byte aligned; throws Error(kMemory) with what there is
   virtual void release(void* data) = 0;
   virtual DeviceKind kind() const = 0;
+
+ private:
+  friend class Arena;
+  std::vector<const Arena*> arenas_;  // that have its memory, for the error when there is no more
 };
 
 // A block is added when the current one is full, which moves nothing; merge_blocks() joins them between steps.
@@ -37,9 +46,9 @@ class MHMOE_API Arena {
   using BytesByName = std::map<std::string, size_t, std::less<>>;
 
   // Makes the first block at least this large. Only while nothing is allocated. Throws Error(kMemory) that names the
-  // largest of `planned`, what the memory is for.
+  // largest of `planned`, what the memory is for, and what the source's other arenas have.
   void reserve(size_t bytes, const BytesByName& planned = {});
-  // Contents are undefined. Throws Error(kMemory) that names the tensor and the largest others.
+  // Contents are undefined. Throws Error(kMemory) that names the tensor, the largest others and other arenas.
   Tensor allocate(const char* name, DType dtype, std::initializer_list<int64_t> dims);
   Mark mark() const { return {entries_.size()}; }
   void release(Mark mark);
@@ -74,6 +83,7 @@ class MHMOE_API Arena {
     size_t bytes;
   };
 
+  std::string other_arenas() const;
   void* get_block(size_t bytes, const std::string& purpose, const BytesByName& holders);
   void add_block_for(const char* name, const Tensor& tensor, size_t bytes);
   BytesByName bytes_by_name() const;

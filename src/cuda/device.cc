@@ -4,6 +4,7 @@
 
 #include "core/rank.h"
 #include "cuda/cuda_check.h"
+#include "kernels/kernels.h"
 
 namespace mhmoe::cuda {
 namespace {
@@ -32,6 +33,26 @@ int ordinal_among(int devices, int rank) {
   return devices == 1 ? 0 : rank;
 }
 
+// Whether this build has code for the device, which is asked of one kernel; without it every launch would fail.
+std::string build_reason(int ordinal, int major, int minor) {
+  cudaFuncAttributes attributes{};
+  cudaError_t code = cudaSetDevice(ordinal);
+  if (code == cudaSuccess) code = cudaFuncGetAttributes(&attributes, any_kernel());
+  if (code == cudaSuccess) return "";
+  cudaGetLastError();
+  switch (code) {
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorUnsupportedPtxVersion:
+      return fmt::format(
+          "this build has no code for compute capability {0}.{1}, which device {2} has: build it with "
+          "-DCMAKE_CUDA_ARCHITECTURES={0}{1}",
+          major, minor, ordinal);
+    default:
+      return fmt::format("device {}: {} ({})", ordinal, cudaGetErrorString(code), cudaGetErrorName(code));
+  }
+}
+
 std::string device_reason(int devices) {
   const int ordinal = ordinal_among(devices, local_rank());
   if (ordinal >= devices) {
@@ -43,9 +64,11 @@ std::string device_reason(int devices) {
   int major = 0, minor = 0;
   MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal));
   MHMOE_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal));
-  if (major >= kOldestMajor) return "";
-  return fmt::format("device {} has compute capability {}.{}, allowed: {}.0 and newer", ordinal, major, minor,
-                     kOldestMajor);
+  if (major < kOldestMajor) {
+    return fmt::format("device {} has compute capability {}.{}, allowed: {}.0 and newer", ordinal, major, minor,
+                       kOldestMajor);
+  }
+  return build_reason(ordinal, major, minor);
 }
 
 // The count is not touched when the call fails, so only the code tells.

@@ -45,9 +45,11 @@ class EmulatedProgram : public ProgramTest {
     if (!fs::exists(module)) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
   }
 
-  Outcome train(const std::string& device, const std::string& output, const std::string& settings) const {
-    const Outcome outcome = run(fmt::format("train tiny.json --threads 1 --device {} --output-dir {} {} {}", device,
-                                            output, kCommon, settings));
+  Outcome train(const std::string& device, const std::string& output, const std::string& settings,
+                const std::string& under = "") const {
+    Outcome outcome = run(
+        fmt::format("train tiny.json --threads 1 --device {} --output-dir {} {} {}", device, output, kCommon, settings),
+        under);
     EXPECT_EQ(outcome.code, 0) << device << ": " << outcome.err;
     return outcome;
   }
@@ -132,9 +134,22 @@ TEST_F(EmulatedProgram, AKernelsFaultIsAnErrorOfTheDevice) {
       << outcome.err;
 }
 
-TEST_F(EmulatedProgram, IsTheSameRunTwice) {
+// Training's memory is taken at once, before the first step, so that it ends there if at all.
+TEST_F(EmulatedProgram, OutOfMemorySaysWhatForAndWhatToChange) {
+  const auto expect = [&](int64_t bytes, const std::string& asked, const std::string& other) {
+    const Outcome outcome =
+        run("train tiny.json --threads 1 --device emulated", fmt::format("env EMULATOR_FAIL=memory:{}", bytes));
+    EXPECT_EQ(outcome.code, 71) << outcome.err;
+    expect_error_line(outcome, {"CUDA: out of memory on rank 0, device 0: ", " bytes asked for, ", " bytes free", asked,
+                                other, "use a smaller train.micro_batch_sequences"});
+  };
+  expect(int64_t{1} << 16, "asked for by the plan of the state memory: '", "; the step memory has 0.0 MiB;");
+  expect(int64_t{1} << 20, "asked for by the plan of the step memory: '", "; the state memory has 0.1 MiB;");
+}
+
+TEST_F(EmulatedProgram, IsTheSameRunTwiceInAnyOrderOfThreadsAndWork) {
   train("emulated", "once", "");
-  train("emulated", "twice", "");
+  train("emulated", "twice", "", "env EMULATOR_ORDER=random:1 EMULATOR_STREAMS=deferred:1");
   EXPECT_EQ(losses("once"), losses("twice"));
   const SafetensorsFile once = model("once"), twice = model("twice");
   for (const std::string& name : once.names()) EXPECT_EQ(once.doubles(name), twice.doubles(name)) << name;

@@ -44,6 +44,9 @@ TEST_F(DeviceFailures, AMachineThatCannotBeUsedSaysWhyAndWhatToDo) {
       << old.message;
   expect("no_device", "the driver knows no device: look at nvidia-smi and CUDA_VISIBLE_DEVICES");
   expect("capability:7.5", "device 0 has compute capability 7.5, allowed: 8.0 and newer");
+  expect("capability:9.0,no_image",
+         "this build has no code for compute capability 9.0, which device 0 has: build it with "
+         "-DCMAKE_CUDA_ARCHITECTURES=90");
   EXPECT_EQ(open_emulated("capability:9.0").message, "no error");
 }
 
@@ -92,8 +95,9 @@ TEST_F(DeviceFailures, OutOfMemoryNamesTheTensorTheLargestOthersAndTheWayOut) {
   EXPECT_TRUE(refusal.message.starts_with("CUDA: out of memory on rank 0, device 0: 1048576 bytes asked for, "))
       << refusal.message;
   EXPECT_TRUE(refusal.message.ends_with(
-      " bytes free; asked for by 'logits chunk' f32[64, 4096] of the step memory, whose largest are 'expert rows' 4.0 "
-      "MiB, 'routing' 1.0 MiB; use a smaller train.micro_batch_sequences, train.recompute: block, or more devices"))
+      " bytes free; asked for by 'logits chunk' f32[64, 4096] of the step memory: 'expert rows' 4.0 MiB, "
+      "'routing' 1.0 MiB; the state memory has 0.0 MiB; use a smaller train.micro_batch_sequences, train.recompute: "
+      "block, a smaller model, or more devices; mhmoe plan shows the need"))
       << refusal.message;
 }
 

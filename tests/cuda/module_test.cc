@@ -7,11 +7,21 @@
 
 #include "core/log.h"
 #include "cuda/emulated_test.h"
+#include "emulator/include/emulator/limits.h"
 
 namespace mhmoe {
 namespace {
 
 using Module = test::EmulatorOnlyTest;
+
+// At the end of every run on the emulator, so that nobody takes a green one for more than it is.
+class Limits : public testing::Environment {
+ public:
+  void TearDown() override {
+    if (MHMOE_HAS_EMULATED && test::tested_device() == "emulated") fmt::print(stderr, "note: {}\n", emulator::limits());
+  }
+};
+[[maybe_unused]] const auto* const kLimits = testing::AddGlobalTestEnvironment(new Limits);
 
 std::filesystem::path beside_the_program(const char* file) {
   return std::filesystem::read_symlink("/proc/self/exe").parent_path() / file;

@@ -1,5 +1,4 @@
-// A trainer on the emulated CUDA device whose steps are recorded work, or may not wait: every bit is that of eager
-// work.
+// A trainer on the tested device whose steps are recorded work, or may not wait: every bit is that of eager work.
 #include "train/trainer.h"
 
 #include <functional>
@@ -26,7 +25,7 @@ class CudaTrainer : public test::EmulatedTest {
 
   // Of its own, with its memory reserved as a run does.
   static std::unique_ptr<Context> context_for(const RunConfig& config, DType compute) {
-    const Backend& backend = *open_backend("emulated", cpu::backend()).backend;
+    const Backend& backend = test::tested_backend();
     std::unique_ptr<Context> ctx = backend.create_context(0);
     reserve_memory(*ctx, measure_memory(config, DeviceKind::kCuda, &backend.kernels, compute));
     return ctx;

@@ -1,5 +1,5 @@
 # Read by ctest when it runs: a test for every case of `program`, whose cases are the golden files of the moment; once
-# more on the emulated device where there is one.
+# more on the emulated device where there is one, and once with its threads in a random order, work as late as permitted.
 cmake_minimum_required(VERSION 3.25)
 if(NOT "$ENV{MHMOE_GOLDEN_DIR}" STREQUAL "")  # relative to where ctest was called; tests run elsewhere
   file(REAL_PATH "$ENV{MHMOE_GOLDEN_DIR}" folder BASE_DIRECTORY "$ENV{PWD}")
@@ -14,15 +14,19 @@ if(NOT result EQUAL 0)  # not built, or a file that is none: the test fails in t
 endif()
 string(REGEX REPLACE " *#[^\n]*" "" listed "${listed}")
 string(REGEX MATCHALL "[^\n]+" lines "${listed}")
+function(add_emulated name case)
+  add_test(${name} ${program} --gtest_filter=${case})
+  set_tests_properties(${name} PROPERTIES LABELS "golden;cuda" SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]"
+    ENVIRONMENT "MHMOE_TEST_DEVICE=emulated;${ARGN}")
+endfunction()
 foreach(line ${lines})
   if(line MATCHES "^ +(.+)$")
     set(case ${suite}${CMAKE_MATCH_1})
     add_test(golden.${case} ${program} --gtest_filter=${case})
     set_tests_properties(golden.${case} PROPERTIES LABELS golden SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
     if(emulated AND case MATCHES "Trace|Backend")
-      add_test(golden.emulated.${case} ${program} --gtest_filter=${case})
-      set_tests_properties(golden.emulated.${case} PROPERTIES LABELS "golden;cuda"
-        SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]" ENVIRONMENT MHMOE_TEST_DEVICE=emulated)
+      add_emulated(golden.emulated.${case} ${case})
+      add_emulated(golden.emulated.any_order.${case} ${case} EMULATOR_ORDER=random:1 EMULATOR_STREAMS=deferred:1)
     endif()
   elseif(line MATCHES "\\.$")
     set(suite ${line})

@@ -1,9 +1,13 @@
-// What `mhmoe trace` does between its files: weights and tokens of each golden decoder in, its results out, with the
-// golden file's own names and shapes.
+// `mhmoe trace`, and what it does between its files: weights and tokens of each golden decoder in, its results out,
+// with the golden file's own names and shapes.
 #include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
 
 #include "device_under_test.h"
 #include "golden/golden_check.h"
+#include "train/config.h"
 #include "train/trace.h"
 
 namespace mhmoe::golden {
@@ -32,30 +36,63 @@ SafetensorsFile extract(const SafetensorsFile& source, const std::string& path, 
   return SafetensorsFile(path);
 }
 
-class TraceGolden : public testing::TestWithParam<std::string> {};
+class TraceGolden : public testing::TestWithParam<std::string> {
+ protected:
+  TraceGolden() : golden_(GetParam()) {}
+
+  void SetUp() override {
+    if (!golden_.unsupported.empty()) GTEST_SKIP() << golden_.name() << " skipped: needs " << golden_.unsupported;
+  }
+  void TearDown() override {
+    for (const char* name : {"config", "weights", "tokens", "output"}) std::filesystem::remove(temporary(name));
+  }
+
+  SafetensorsFile weights() const {
+    return extract(golden_.inputs, temporary("weights"),
+                   [&](const std::string& name) { return golden_.parameters.contains(name); });
+  }
+  SafetensorsFile tokens() const {
+    return extract(golden_.inputs, temporary("tokens"),
+                   [](const std::string& name) { return name == "tokens" || name == "targets"; });
+  }
+
+  // The file of output against the golden one.
+  void check_output() const {
+    const SafetensorsFile output(temporary("output"));
+    Outputs outputs;
+    for (const std::string& name : output.names()) {
+      outputs[name] = output.doubles(name);
+      EXPECT_TRUE(output.at(name).same_shape(golden_.expected.at(name))) << name << " " << output.at(name).describe();
+      EXPECT_EQ(output.at(name).dtype == DType::kI64, golden_.expected.at(name).dtype == DType::kI64) << name;
+    }
+    const nn::MoeConfig& moe = golden_.config.moe;
+    const auto rows = static_cast<int64_t>(golden_.batch.tokens.size()) * moe.heads;
+    check(golden_, outputs, reference::kSinglePrecision, nn::expert_capacity(moe, moe.capacity_factor, rows));
+  }
+
+  const GoldenCase golden_;
+};
 
 TEST_P(TraceGolden, FilesInFilesOut) {
-  const GoldenCase golden(GetParam());
-  if (!golden.unsupported.empty()) GTEST_SKIP() << golden.name() << " skipped: needs " << golden.unsupported;
-  const SafetensorsFile weights = extract(golden.inputs, temporary("weights"),
-                                          [&](const std::string& name) { return golden.parameters.contains(name); });
-  const SafetensorsFile tokens = extract(golden.inputs, temporary("tokens"),
-                                         [](const std::string& name) { return name == "tokens" || name == "targets"; });
   const auto ctx = test::backend_under_test().create_context(0);
-  const std::string path = temporary("output");
-  train::write_trace(path, train::trace(*ctx, golden.config, weights, tokens, {}));
+  train::write_trace(temporary("output"), train::trace(*ctx, golden_.config, weights(), tokens(), {}));
+  check_output();
+}
 
-  const SafetensorsFile output(path);
-  Outputs outputs;
-  for (const std::string& name : output.names()) {
-    outputs[name] = output.doubles(name);
-    EXPECT_TRUE(output.at(name).same_shape(golden.expected.at(name))) << name << " " << output.at(name).describe();
-    EXPECT_EQ(output.at(name).dtype == DType::kI64, golden.expected.at(name).dtype == DType::kI64) << name;
-  }
-  const auto rows = static_cast<int64_t>(golden.batch.tokens.size()) * golden.config.moe.heads;
-  check(golden, outputs, reference::kSinglePrecision,
-        nn::expert_capacity(golden.config.moe, golden.config.moe.capacity_factor, rows));
-  for (const char* name : {"weights", "tokens", "output"}) std::filesystem::remove(temporary(name));
+// `mhmoe trace` itself, in a process of its own.
+TEST_P(TraceGolden, TheProgramsFilesInFilesOut) {
+  train::RunConfig config;
+  config.model = golden_.config;
+  config.train.precision = train::Precision::kFp32;
+  std::ofstream(temporary("config")) << train::resolved_config(config);
+  weights();
+  tokens();
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "mhmoe";
+  const std::string command = fmt::format(
+      "'{}' trace --config '{}' --weights '{}' --tokens '{}' --output '{}' --device {}", program, temporary("config"),
+      temporary("weights"), temporary("tokens"), temporary("output"), test::device_under_test());
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  check_output();
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, TraceGolden, testing::ValuesIn(decoder_files()), test_name);

@@ -8,6 +8,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 sys.dont_write_bytecode = True
+import barriers  # noqa: E402
 import mutate_kernels  # noqa: E402
 
 SOURCE = """// __syncthreads(); in a comment is none
@@ -32,6 +33,12 @@ class Owner {
     other.synchronize();
   }
 };
+void Owner::release() {
+  for (const cudaError_t code : {cudaStreamSynchronize(stream_), cudaFreeHost(memory_)}) report(code);
+}
+Scope::~Scope() {
+  ctx_.wait(Stream::kCompute, ctx_.mark(Stream::kCommunication));
+}
 """
 
 
@@ -39,12 +46,12 @@ class Mutants(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        root = mock.patch.object(mutate_kernels, "ROOT", Path(folder.name))
+        root = mock.patch.object(barriers, "ROOT", Path(folder.name))
         root.start()
         self.addCleanup(root.stop)
         self.path = Path(folder.name, "x.cu")
         self.path.write_text(SOURCE)
-        self.mutants = mutate_kernels.mutants_of(self.path)
+        self.mutants = barriers.mutants_of(self.path)
 
     def test_every_statement_is_found_and_named(self):
         self.assertEqual([m.key for m in self.mutants], [
@@ -56,6 +63,8 @@ class Mutants(unittest.TestCase):
             "x.cu second MHMOE_CUDA_CHECK(cudaStreamWaitEvent(stream_, event_, 0)); #1",
             "x.cu synchronize MHMOE_CUDA_CHECK(cudaStreamSynchronize(stream_)); #1",
             "x.cu upload synchronize(); #1",
+            "x.cu release cudaStreamSynchronize(stream_) #1",
+            "x.cu Scope ctx_.wait(Stream::kCompute, ctx_.mark(Stream::kCommunication)); #1",
         ])
 
     def test_one_statement_is_deleted_and_nothing_else(self):
@@ -64,16 +73,18 @@ class Mutants(unittest.TestCase):
                          SOURCE.replace("++i) __syncthreads();", "++i) ;"))
         self.assertEqual(by_key["x.cu first_kernel cp_async_wait<kStages - 2>(); #1 weakened"],
                          SOURCE.replace("kStages - 2>", "kStages - 2 + 1>"))
+        self.assertEqual(by_key["x.cu release cudaStreamSynchronize(stream_) #1"],
+                         SOURCE.replace("cudaStreamSynchronize(stream_), ", ""))
 
     def test_names_stay_when_lines_move(self):
         self.path.write_text("\n\n" + SOURCE)
-        moved = mutate_kernels.mutants_of(self.path)
+        moved = barriers.mutants_of(self.path)
         self.assertEqual([m.key for m in moved], [m.key for m in self.mutants])
         self.assertEqual([m.line for m in moved], [m.line + 2 for m in self.mutants])
 
 
 class Verdict(unittest.TestCase):
-    MUTANTS = [mutate_kernels.Mutant("x.cu", key, 1, "") for key in ("a", "b")]
+    MUTANTS = [barriers.Mutant("x.cu", key, 1, "") for key in ("a", "b")]
 
     def problems(self, outcomes, reasons):
         return mutate_kernels.problems_of(self.MUTANTS, dict(zip(self.MUTANTS, outcomes)), reasons)

@@ -127,7 +127,7 @@ size_t allowed_shared_bytes(const void* kernel) {
 }
 
 bool is_supported() {
-  return failures().major >= 8;
+  return failures().major >= 8 && !failures().no_image;
 }
 
 }  // namespace emulator

@@ -13,9 +13,9 @@ namespace emulator {
 namespace {
 
 [[noreturn]] void refuse(std::string_view item) {
-  throw Fault(
-      "EMULATOR_FAIL: '" + std::string(item) +
-      "': allowed: no_driver, old_driver, no_device, capability:M.m, malloc:N, memory:BYTES, launch:N, fault:N");
+  throw Fault("EMULATOR_FAIL: '" + std::string(item) +
+              "': allowed: no_driver, old_driver, no_device, no_image, capability:M.m, malloc:N, memory:BYTES, "
+              "launch:N, fault:N");
 }
 
 template <class Int>
@@ -33,6 +33,7 @@ void parse_item(std::string_view item, Failures& out) {
     if (name == "no_driver") return void(out.no_driver = true);
     if (name == "old_driver") return void(out.old_driver = true);
     if (name == "no_device") return void(out.no_device = true);
+    if (name == "no_image") return void(out.no_image = true);
     refuse(item);
   }
   const std::string_view value = item.substr(colon + 1);

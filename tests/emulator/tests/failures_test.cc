@@ -47,6 +47,14 @@ TEST_F(Failing, ADeviceMayBeTooOldForTheKernels) {
   EXPECT_CODE(add(data, kFloats, 1, first_), cudaErrorNoKernelImageForDevice);
 }
 
+TEST_F(Failing, AProgramMayBeCompiledForOtherDevices) {
+  float* data = device();
+  const WithVariable with("EMULATOR_FAIL", "capability:9.0,no_image");
+  EXPECT_CODE(add(data, kFloats, 1, first_), cudaErrorNoKernelImageForDevice);
+  cudaFuncAttributes attributes{};
+  EXPECT_CODE(cudaFuncGetAttributes(&attributes, this), cudaErrorNoKernelImageForDevice);
+}
+
 TEST_F(Failing, MemoryMayEndAtAnyAllocation) {
   const WithVariable with("EMULATOR_FAIL", "malloc:2");
   void* data = this;
