@@ -1,7 +1,6 @@
 #include "plan/cluster.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "plan/parameters.h"
 
@@ -55,6 +54,13 @@ int64_t micro_batches_of_rank(const train::RunConfig& config, int ranks) {
        "train.batch_tokens {}: {} sequences in micro-batches of {} (train.micro_batch_sequences) are {} micro-batches, "
        "which {} ranks cannot share evenly; possible are {} ranks{}",
        config.train.batch_tokens, sequences, size, micro_batches, ranks, divisors(micro_batches), sizes);
+}
+
+train::RunConfig with_micro_batches(const train::RunConfig& config, const comm::Layout& layout, int64_t micro_batches) {
+  train::RunConfig out = config;
+  out.train.batch_tokens =
+      micro_batches * layout.world * config.train.micro_batch_sequences * config.data.sequence_length;
+  return out;
 }
 
 HeldElements held_elements(const nn::ModelConfig& model, const comm::Layout& layout) {
@@ -126,7 +132,7 @@ StepTraffic traffic_of_step(const train::RunConfig& config, const comm::Layout& 
 }
 
 RankMemory memory_of_rank(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Route& route,
-                          size_t step_bytes) {
+                          const train::MemoryNeed& need) {
   const HeldElements held = held_elements(config.model, layout);
   const auto matrices = static_cast<double>(held.dense.matrices + held.experts.matrices);
   const auto others = static_cast<double>(held.dense.others + held.experts.others);
@@ -138,30 +144,25 @@ RankMemory memory_of_rank(const train::RunConfig& config, const comm::Layout& la
   out.values = 4 * (half ? others : matrices + others);
   out.copies = half ? 2 * matrices : 0;
   out.gradients = 4 * (matrices + others);
-  if (config.parallel.width_invariant) {
-    const auto micro_batches = static_cast<uint64_t>(micro_batches_of_rank(config, layout.world));
-    out.tree = static_cast<double>(std::bit_width(micro_batches)) * out.gradients;
-  }
   out.masters = half ? 4 * own_share(held.dense.matrices, held.experts.matrices) : 0;
   out.moments = 8 * own_share(held.dense.total(), held.experts.total());
-  out.activations = static_cast<double>(step_bytes);
+  const auto received = need.step_by_name.find("received expert rows");
+  out.received = received == need.step_by_name.end() ? 0 : static_cast<double>(received->second);
+  out.activations = static_cast<double>(need.step_bytes) - out.received;
   if (layout.expert_parallel_size == 1) return out;
 
   const LayerBuffers layer = layer_buffers(config, compute);
-  const auto saved_layers = static_cast<double>(
-      forward_passes(config) == 1 ? moe_layers(config.model) : std::min<int64_t>(1, moe_layers(config.model)));
   const auto buffer = static_cast<double>(layer.buffer()), gates = static_cast<double>(layer.gates);
-  out.received = saved_layers * (buffer + gates);
-  // Output gradients out and input gradients back; gate gradients out and in; a hop's rows on their way.
-  out.transfers = 2 * (buffer + gates) + (route.two_hops ? buffer : 0);
+  // Gradients of results and of rows, and of gates, at both ends; a hop's rows on their way.
+  out.transfers = 4 * buffer + 2 * gates + (route.two_hops ? buffer : 0);
   if (config.model.moe.capacity_factor.has_value()) return out;
-  const auto size = static_cast<double>(size_of(compute));
-  const auto width = static_cast<double>(config.model.moe.expert_hidden_size);
-  const auto pre =
-      static_cast<double>(ops::pre_activation_width(config.model.ffn.activation, config.model.moe.expert_hidden_size));
+  const int64_t layers = moe_layers(config.model);
+  const auto saved_layers = static_cast<double>(forward_passes(config) == 1 ? layers : std::min<int64_t>(1, layers));
   const auto row = static_cast<double>(layer.row_bytes);
-  // A row of another rank: kept are itself, its gate and its pre-activation; at work its activation and two gradients.
-  const double bytes_a_row = saved_layers * (row + 4 + pre * size) + width * size + 2 * row + 4;
+  const int64_t pre = ops::pre_activation_width(config.model.ffn.activation, config.model.moe.expert_hidden_size) *
+                      static_cast<int64_t>(size_of(compute));
+  // A row of another rank: kept are itself, its gate and its pre-activation; at work two gradients and the gate's.
+  const double bytes_a_row = saved_layers * (row + 4 + static_cast<double>(pre)) + 2 * row + 4;
   out.imbalance = (layout.expert_parallel_size - 1) * static_cast<double>(layer.rows) * bytes_a_row;
   return out;
 }

@@ -33,6 +33,8 @@ void check_cluster(const Cluster& cluster);
 comm::Layout layout_of(const train::RunConfig& config, int ranks);
 // That one rank runs in a step. Throws Error(kConfig) that lists what would divide.
 int64_t micro_batches_of_rank(const train::RunConfig& config, int ranks);
+// The run with a batch of so many on each rank.
+train::RunConfig with_micro_batches(const train::RunConfig& config, const comm::Layout& layout, int64_t micro_batches);
 
 // Parameters that lie on one rank, without padding. Matrices have the compute dtype; the rest (norms, routers, biases)
 // is f32 always.
@@ -83,24 +85,21 @@ StepTraffic traffic_of_step(const train::RunConfig& config, const comm::Layout& 
 
 // Bytes on one rank, at most.
 struct RankMemory {
-  double values = 0;     // f32 values used as they are
-  double copies = 0;     // bf16 copies of matrices
-  double gradients = 0;  // f32
-  double tree = 0;       // width_invariant: partial sums of gradients
-  double masters = 0;    // f32, its shard of them
-  double moments = 0;    // f32, its shard of both
-  double activations = 0;
-  double received = 0;   // rows of other ranks that backward needs again, and their gates
-  double transfers = 0;  // buffers of a layer's all-to-alls
-  double imbalance = 0;  // dropless: more, if all rows of the group came to this rank in every layer
+  double values = 0;       // f32 values used as they are
+  double copies = 0;       // bf16 copies of matrices
+  double gradients = 0;    // f32
+  double masters = 0;      // f32, its shard of them
+  double moments = 0;      // f32, its shard of both
+  double received = 0;     // rows of other ranks that backward needs again
+  double activations = 0;  // all else that a micro-batch holds at its peak
+  double transfers = 0;    // of a layer's all-to-alls, both ends; counts in activations if the peak lies there
+  double imbalance = 0;    // dropless: more, if all rows of the group came to this rank in every layer
 
-  double balanced() const {
-    return values + copies + gradients + tree + masters + moments + activations + received + transfers;
-  }
+  double balanced() const { return values + copies + gradients + masters + moments + received + activations; }
   double worst() const { return balanced() + imbalance; }
 };
-// step: of a sizing pass of one rank alone, whose peak all the buffers of transfers are added to.
+// need: of a sizing pass of this layout's rank.
 RankMemory memory_of_rank(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Route& route,
-                          size_t step_bytes);
+                          const train::MemoryNeed& need);
 
 }  // namespace mhmoe::plan

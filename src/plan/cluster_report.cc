@@ -45,12 +45,10 @@ std::vector<MemoryRow> memory_rows(const RankMemory& memory) {
   return {{"values in f32", "values", memory.values},
           {"bf16 copies", "copies", memory.copies},
           {"gradients", "gradients", memory.gradients},
-          {"fixed tree of gradients", "tree", memory.tree},
           {"masters, its shard", "masters", memory.masters},
           {"moments, its shard", "moments", memory.moments},
-          {"activations and scratch", "activations", memory.activations},
           {"rows received, kept", "received", memory.received},
-          {"transfer buffers", "transfers", memory.transfers}};
+          {"activations and scratch", "activations", memory.activations}};
 }
 
 std::string memory_text(const ClusterPlan& plan) {
@@ -61,6 +59,7 @@ std::string memory_text(const ClusterPlan& plan) {
   for (const MemoryRow& r : memory_rows(plan.memory)) {
     if (r.bytes > 0) out += "  " + fmt::format("{:<32}{:>14}\n", r.name, bytes_text(static_cast<size_t>(r.bytes)));
   }
+  if (plan.memory.transfers > 0) out += row("  transfer buffers of a layer, there", plan.memory.transfers);
   if (plan.memory.imbalance > 0) {
     out += row("  with rows spread evenly", plan.memory.balanced());
     out += row("  if one rank got all rows, more", plan.memory.imbalance);
@@ -186,8 +185,6 @@ ClusterPlan plan_cluster(const train::RunConfig& config, const Cluster& cluster,
   check_cluster(cluster);
   const comm::Layout layout = layout_of(config, cluster.ranks);
   const Route route = route_of(config, layout, cluster.ranks_per_node);
-  train::RunConfig one = config;
-  one.train.batch_tokens = config.train.micro_batch_sequences * config.data.sequence_length;
   ClusterPlan plan{.config = config,
                    .cluster = cluster,
                    .compute = compute,
@@ -196,8 +193,9 @@ ClusterPlan plan_cluster(const train::RunConfig& config, const Cluster& cluster,
                    .memory = {},
                    .times = {}};
   plan.times = times_of_step(config, layout, compute, cluster, route);
-  const train::MemoryNeed need = train::measure_memory(one, DeviceKind::kCuda, nullptr, compute);
-  plan.memory = memory_of_rank(config, layout, compute, route, need.step_bytes);
+  plan.memory = memory_of_rank(
+      config, layout, compute, route,
+      train::measure_memory(with_micro_batches(config, layout, 1), DeviceKind::kCuda, nullptr, compute, layout));
   return plan;
 }
 
@@ -219,6 +217,7 @@ json::Value cluster_json(const ClusterPlan& plan) {
   out.add("rows_of_an_expert", expert_product(plan.config, plan.layout).rows);
   json::Value& memory = out.add("memory", json::Value::object());
   for (const MemoryRow& row : memory_rows(plan.memory)) memory.add(row.key, row.bytes);
+  memory.add("transfers", plan.memory.transfers);
   memory.add("balanced", plan.memory.balanced());
   memory.add("worst", plan.memory.worst());
   add_transfers(out, plan);

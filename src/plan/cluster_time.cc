@@ -90,22 +90,19 @@ Sending sending_of_rows(const train::RunConfig& config, const comm::Layout& layo
           .exposed = layers * (passes * exposed(forward, products, chunks) + exposed(backward, 2 * products, chunks))};
 }
 
-// Of all ops of a step of that many micro-batches, and of the experts' products, with the weights that one rank holds.
+// A rank's ops of a step of that many micro-batches, and among them the experts' products.
 struct Floors {
   double all = 0, experts = 0;
 };
 
 Floors floors_of(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Gpu& gpu,
                  int64_t micro_batches) {
-  train::RunConfig one = config;
-  one.train.batch_tokens = micro_batches * config.train.micro_batch_sequences * config.data.sequence_length;
   Floors floors;
-  for (const OpWork& row : work_of_step(one, DeviceKind::kCuda, compute)) {
-    OpCost cost = row.cost;
-    cost.bytes -= cost.expert_bytes * (1 - 1.0 / layout.expert_parallel_size);
-    const double seconds = static_cast<double>(row.calls) * floor_seconds(cost, gpu);
+  for (const OpWork& row :
+       work_of_step(with_micro_batches(config, layout, micro_batches), DeviceKind::kCuda, compute, layout)) {
+    const double seconds = static_cast<double>(row.calls) * floor_seconds(row.cost, gpu);
     floors.all += seconds;
-    if (cost.op.starts_with("grouped_")) floors.experts += seconds;
+    if (row.cost.op.starts_with("grouped_")) floors.experts += seconds;
   }
   return floors;
 }
@@ -197,15 +194,12 @@ Exchange ring(double bytes, int ranks, int stride, const Cluster& cluster) {
   return out;
 }
 
-// The update of one rank alone is divided: it reads and writes its shard, but for zeroing all gradients.
 RankWork work_of_rank(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Gpu& gpu) {
   const Floors one = floors_of(config, layout, compute, gpu, 1), two = floors_of(config, layout, compute, gpu, 2);
-  const HeldElements held = held_elements(config.model, layout);
   RankWork work;
   work.micro_batch_seconds = two.all - one.all;
   work.experts_seconds = two.experts - one.experts;
-  const double zeroing = 4 * static_cast<double>(held.dense.total() + held.experts.total()) / gpu.bytes_per_second;
-  work.update_seconds = (one.all - work.micro_batch_seconds) / layout.world + zeroing * (1 - 1.0 / layout.world);
+  work.update_seconds = one.all - work.micro_batch_seconds;
   return work;
 }
 
@@ -216,8 +210,9 @@ ExpertProduct expert_product(const train::RunConfig& config, const comm::Layout&
   out.rows = layer_buffers(config, DType::kF32).rows / moe.experts;
   const int64_t up = ops::pre_activation_width(config.model.ffn.activation, moe.expert_hidden_size);
   out.columns = std::min({up, config.model.sub_token_size(), moe.expert_hidden_size});
-  const int64_t experts = moe.experts / layout.expert_parallel_size / chunks_of(config, layout);
-  out.products = experts * layout.expert_parallel_size;
+  out.products = layout.expert_parallel_size == 1
+                     ? moe.experts
+                     : moe.experts / layout.expert_parallel_size / chunks_of(config, layout);
   const auto tiles = [](int64_t extent) { return (extent + kProductTile - 1) / kProductTile; };
   out.tiles = out.products * tiles(out.rows) * tiles(out.columns);
   return out;

@@ -27,12 +27,13 @@ struct RankWork {
 };
 RankWork work_of_rank(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Gpu& gpu);
 
-// The experts' products of one launch: of one chunk's experts, on rows of every source. One that has fewer tiles than
-// the GPU has multiprocessors, or rows for less than a tile, leaves a part of it idle.
+// The experts' products of one launch: all experts', or where they are shared out those of one chunk on the rows of one
+// source. One that has fewer tiles than the GPU has multiprocessors, or rows for less than a tile, leaves a part of it
+// idle.
 struct ExpertProduct {
-  int64_t rows = 0;      // M: of one expert from one source; dropless: on average
-  int64_t columns = 0;   // N, of the narrowest product
-  int64_t products = 0;  // in one launch
+  int64_t rows = 0;     // M: of one expert from one source; dropless: on average
+  int64_t columns = 0;  // N, of the narrowest product
+  int64_t products = 0;
   int64_t tiles = 0;
 };
 ExpertProduct expert_product(const train::RunConfig& config, const comm::Layout& layout);

@@ -166,8 +166,7 @@ OpCost cost(const ops::GroupedMatmul& args) {
                    (args.bias.empty() ? "" : ", bias") + (args.activated.empty() ? "" : ", activated"),
           .bytes = bytes_of(args.out, args.a, args.weight, args.bias, args.activated),
           .flops = product_flops(args.a.rows(), args.weight.dims[1], args.weight.dims[2]),
-          .product = args.a.dtype,
-          .expert_bytes = bytes_of(args.weight, args.bias)};
+          .product = args.a.dtype};
 }
 
 OpCost cost(const ops::GroupedWeightGrad& args) {
@@ -175,8 +174,7 @@ OpCost cost(const ops::GroupedWeightGrad& args) {
           .shape = grouped_text(args.grad_weight, args.x, "tn", DType::kF32) + ", added",
           .bytes = 2 * bytes_of(args.grad_weight) + bytes_of(args.grad_out, args.x),
           .flops = product_flops(args.x.rows(), args.grad_weight.dims[1], args.grad_weight.dims[2]),
-          .product = args.x.dtype,
-          .expert_bytes = 2 * bytes_of(args.grad_weight)};
+          .product = args.x.dtype};
 }
 
 OpCost cost(const ops::GroupedBiasBackward& args) {

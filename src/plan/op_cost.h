@@ -18,7 +18,6 @@ struct OpCost {
   double bytes = 0;
   double flops = 0;
   DType product = DType::kF32;  // of the operands of those FLOPs
-  double expert_bytes = 0;      // of `bytes`, those of all experts' weights, which expert parallelism divides
 };
 
 OpCost cost_of(const ops::OpCall& call);

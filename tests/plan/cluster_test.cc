@@ -2,15 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <functional>
 #include <numeric>
+#include <tuple>
 
-#include "plan/cluster_report.h"
-#include "plan/small_run.h"
-#include "plan/step_work.h"
-#include "train/config.h"
+#include "plan/cluster_runs.h"
+#include "plan/cluster_time.h"
 #include "train/task.h"
+#include "train/trainer.h"
 
 namespace mhmoe::plan {
 namespace {
@@ -18,28 +17,6 @@ namespace {
 constexpr auto kReduceScatter = static_cast<size_t>(Communicator::Kind::kReduceScatter);
 constexpr auto kAllGather = static_cast<size_t>(Communicator::Kind::kAllGather);
 constexpr auto kAllToAll = static_cast<size_t>(Communicator::Kind::kAllToAll);
-
-// 4 experts in 2 of 4 layers, 3 heads, top-2; `micro_batches` of 2 x 24 tokens.
-train::RunConfig run_of(int64_t micro_batches, int64_t experts = 4) {
-  train::RunConfig config = small_run();
-  config.model.moe.experts = experts;
-  config.train.batch_tokens = micro_batches * 2 * 24;
-  return config;
-}
-
-train::RunConfig paper2(const std::string& name) {
-  train::RunConfig config = train::load_config(MHMOE_SOURCE_DIR "/configs/paper2/" + name + ".json", {});
-  config.train.micro_batch_sequences = 1;
-  return config;
-}
-
-comm::Layout layout(int world, int expert_parallel_size) {
-  return {.world = world, .expert_parallel_size = expert_parallel_size, .rank = 0};
-}
-
-Cluster cluster(int ranks, int ranks_per_node) {
-  return {.ranks = ranks, .ranks_per_node = ranks_per_node, .gpu = &find_gpu("h100")};
-}
 
 double bytes_of(const std::vector<TransferRow>& rows, bool inside) {
   return std::accumulate(rows.begin(), rows.end(), 0.0, [inside](double sum, const TransferRow& row) {
@@ -127,50 +104,51 @@ TEST(Traffic, IsTheSumOfTheTable) {
   }
 }
 
-TEST(AllToAll, InTwoHopsSendsFewerMessagesAndTheSameBetweenNodes) {
-  const comm::Layout of = layout(64, 32);
-  const Exchange flat = all_to_all(32e6, of, cluster(64, 8), {});
-  const Exchange hops = all_to_all(32e6, of, cluster(64, 8), {.two_hops = true, .ranks_per_node = 8});
-  EXPECT_DOUBLE_EQ(flat.between_bytes, 24e6);
-  EXPECT_DOUBLE_EQ(hops.between_bytes, flat.between_bytes);
-  EXPECT_EQ(flat.between_messages, 24);
-  EXPECT_EQ(hops.between_messages, 3);
-  EXPECT_EQ(flat.inside_messages, 7);
-  EXPECT_DOUBLE_EQ(flat.inside_bytes, 7e6);
-  EXPECT_DOUBLE_EQ(hops.inside_bytes, 28e6) << "everything for other local ranks, of all nodes";
-  EXPECT_DOUBLE_EQ(flat.seconds, 24 * kBetweenLatency + 24e6 / 50e9);
-  EXPECT_DOUBLE_EQ(hops.seconds, 7 * kInsideLatency + 28e6 / 450e9 + 3 * kBetweenLatency + 24e6 / 50e9);
+// Elements that a trainer's buckets really have.
+HeldElements padded(const nn::ParameterStore& parameters) {
+  HeldElements held;
+  for (const nn::Bucket& bucket : parameters.buckets()) {
+    HeldElements::Of& of = bucket.placement == nn::Placement::kWithExperts ? held.experts : held.dense;
+    (bucket.kind == nn::ParameterKind::kMatrix ? of.matrices : of.others) += bucket.count;
+  }
+  return held;
 }
 
-TEST(AllToAll, HasTwoHopsOnlyForGroupsOfWholeNodes) {
-  EXPECT_TRUE(has_two_hops(layout(64, 32), 8));
-  EXPECT_FALSE(has_two_hops(layout(64, 8), 8));
-  EXPECT_FALSE(has_two_hops(layout(12, 6), 4));
-  EXPECT_FALSE(has_two_hops(layout(64, 32), 1));
-  train::RunConfig config = paper2("mhmoe_h3");
-  EXPECT_TRUE(route_of(config, layout(64, 32), 8).two_hops);
-  config.parallel.hierarchical_all_to_all = train::Hierarchical::kOff;
-  EXPECT_FALSE(route_of(config, layout(64, 32), 8).two_hops);
-}
-
-// Ranks 0 to 5 on nodes of 4: ranks 4 and 5 have one neighbour each and send most to other nodes.
-TEST(AllToAll, CountsTheRankWithTheFewestNeighbours) {
-  const Exchange exchange = all_to_all(6e6, layout(12, 6), cluster(12, 4), {});
-  EXPECT_EQ(exchange.inside_messages, 1);
-  EXPECT_EQ(exchange.between_messages, 4);
-  EXPECT_DOUBLE_EQ(exchange.between_bytes, 4e6);
-}
-
-TEST(Ring, LeavesANodeOnceForAllOfItsRanks) {
-  const Exchange dense = ring(16e6, 16, 1, cluster(16, 8));
-  EXPECT_DOUBLE_EQ(dense.between_bytes, 15e6 / 8);
-  EXPECT_DOUBLE_EQ(dense.inside_bytes, 15e6 * 7 / 8);
-  EXPECT_EQ(dense.inside_messages, 14);
-  EXPECT_EQ(dense.between_messages, 1);
-  const Exchange alone = ring(16e6, 4, 8, cluster(32, 8));
-  EXPECT_DOUBLE_EQ(alone.between_bytes, 12e6) << "every replica on a node of its own";
-  EXPECT_EQ(ring(16e6, 8, 1, cluster(8, 8)).between_bytes, 0);
-  EXPECT_EQ(ring(16e6, 1, 1, cluster(8, 8)).seconds, 0);
+// What a trainer hands to its communicators in a step, which a sizing pass counts, is what the formula says, to the
+// byte. The losses and records of micro-batches that all ranks see, and the parts of the gradient norm, come on top.
+TEST(Traffic, IsWhatATrainerSends) {
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    for (const auto& [world, group, recompute, dropless, chunks] : {std::tuple(1, 1, false, false, 2),
+                                                                    {2, 1, false, false, 2},
+                                                                    {2, 2, false, false, 1},
+                                                                    {4, 4, false, false, 2},
+                                                                    {8, 2, false, false, 2},
+                                                                    {8, 4, true, false, 2},
+                                                                    {8, 2, false, true, 2}}) {
+      const comm::Layout of = layout(world, group);
+      train::RunConfig config = with_micro_batches(run_of(1), of, 2);
+      config.train.recompute = recompute ? train::Recompute::kBlock : train::Recompute::kNone;
+      config.parallel.overlap_chunks = chunks;
+      if (dropless) config.model.moe.capacity_factor = std::nullopt;
+      const auto ctx = make_sizing_context(DeviceKind::kCuda, nullptr);
+      const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, of);
+      train::Trainer trainer(*ctx, config, compute, groups);
+      trainer.step(train::HostBatch(trainer.local_sequences(), config.data.sequence_length));
+      const nn::ParameterStore& parameters = trainer.task().parameters();
+      const StepTraffic said = traffic_of_step(config, of, compute, {}, padded(parameters));
+      const auto counted = [&](Communicator::Kind kind) {
+        return groups.world->traffic(kind).bytes + groups.expert->traffic(kind).bytes +
+               groups.replica->traffic(kind).bytes;
+      };
+      const std::string where = fmt::format("{} of {} ranks, {}", group, world, to_string(compute));
+      EXPECT_EQ(counted(Communicator::Kind::kAllToAll), said[kAllToAll]) << where;
+      EXPECT_EQ(counted(Communicator::Kind::kReduceScatter), said[kReduceScatter]) << where;
+      const int64_t micro_batches = 2, losses = 1, record = 2 * (1 + config.model.moe.experts);
+      const auto buckets = static_cast<int64_t>(parameters.buckets().size());
+      const int64_t small = 4 * (world - 1) * (micro_batches * (losses + record) + 1);
+      EXPECT_EQ(counted(Communicator::Kind::kAllGather), said[kAllGather] + small) << where << ", buckets " << buckets;
+    }
+  }
 }
 
 // What the formula takes for matrices, and for experts, is what the layers add to the store.
@@ -199,40 +177,46 @@ TEST(HeldElements, AreThoseOfTheModel) {
 TEST(RankMemory, TwiceTheRanksHalveTheShard) {
   train::RunConfig config = paper2("mhmoe_h3");
   for (const int group : {1, 8}) {
-    const RankMemory few = memory_of_rank(config, layout(32, group), DType::kBF16, {}, 0);
-    const RankMemory many = memory_of_rank(config, layout(64, group), DType::kBF16, {}, 0);
+    const RankMemory few = memory_of_rank(config, layout(32, group), DType::kBF16, {}, {});
+    const RankMemory many = memory_of_rank(config, layout(64, group), DType::kBF16, {}, {});
     EXPECT_DOUBLE_EQ(few.masters, 2 * many.masters);
     EXPECT_DOUBLE_EQ(few.moments, 2 * many.moments);
     EXPECT_DOUBLE_EQ(few.gradients, many.gradients);
   }
-  const RankMemory apart = memory_of_rank(config, layout(32, 8), DType::kBF16, {}, 0);
-  const RankMemory together = memory_of_rank(config, layout(32, 1), DType::kBF16, {}, 0);
+  const RankMemory apart = memory_of_rank(config, layout(32, 8), DType::kBF16, {}, {});
+  const RankMemory together = memory_of_rank(config, layout(32, 1), DType::kBF16, {}, {});
   EXPECT_DOUBLE_EQ(apart.moments, together.moments) << "the optimizer's state is divided over all ranks either way";
   EXPECT_LT(apart.copies, together.copies);
 }
 
-// On one rank the formula is what a run allocates, but for alignment, a step's tokens and copies of norms.
-TEST(RankMemory, OfOneRankIsWhatTheSizingPassAllocates) {
+// The formula is what a rank really allocates, but for alignment, a step's tokens, and bf16 copies of what is f32.
+TEST(RankMemory, IsWhatTheSizingPassAllocates) {
   for (const DType compute : {DType::kF32, DType::kBF16}) {
-    const train::RunConfig config = paper2("mhmoe_h3");
-    const train::MemoryNeed need = train::measure_memory(config, DeviceKind::kCuda, nullptr, compute);
-    const RankMemory memory = memory_of_rank(config, layout(1, 1), compute, {}, need.step_bytes);
-    EXPECT_NEAR(memory.balanced() / static_cast<double>(need.state_bytes + need.step_bytes), 1, 0.001);
+    for (const comm::Layout of : {layout(1, 1), layout(4, 1), layout(8, 4), layout(32, 32)}) {
+      const train::RunConfig config = with_micro_batches(paper2("mhmoe_h3"), of, 1);
+      const train::MemoryNeed need = train::measure_memory(config, DeviceKind::kCuda, nullptr, compute, of);
+      const RankMemory memory = memory_of_rank(config, of, compute, {}, need);
+      const double state = memory.balanced() - memory.received - memory.activations;
+      EXPECT_NEAR(state / static_cast<double>(need.state_bytes), 1, 0.005)
+          << of.world << " " << of.expert_parallel_size;
+      EXPECT_DOUBLE_EQ(memory.received + memory.activations, static_cast<double>(need.step_bytes));
+      EXPECT_EQ(memory.received > 0, of.expert_parallel_size > 1);
+    }
   }
 }
 
 TEST(RankMemory, OnlyDroplessRowsHaveAWorstCase) {
   train::RunConfig config = run_of(4);
   const auto imbalance = [&](int group) {
-    return memory_of_rank(config, layout(4, group), DType::kBF16, {}, 0).imbalance;
+    return memory_of_rank(config, layout(4, group), DType::kBF16, {}, {}).imbalance;
   };
   EXPECT_EQ(imbalance(4), 0) << "capacity bounds it";
   config.model.moe.capacity_factor = std::nullopt;
   EXPECT_EQ(imbalance(1), 0);
   EXPECT_DOUBLE_EQ(imbalance(4), 3 * imbalance(2)) << "the rows of the three others";
-  // Of a row: itself, its gate, and gates and factors of 24 before activation in two layers; at work 24 activations,
-  // two gradients and the gate's.
-  EXPECT_DOUBLE_EQ(imbalance(2), 288 * (2 * (16 * 2 + 4 + 48 * 2) + 24 * 2 + 2 * 16 * 2 + 4));
+  // Of a row: itself, its gate, and gates and factors of 24 before activation in two layers; at work two gradients and
+  // the gate's.
+  EXPECT_DOUBLE_EQ(imbalance(2), 288 * (2 * (16 * 2 + 4 + 48 * 2) + 2 * 16 * 2 + 4));
 }
 
 TEST(MicroBatches, ThatDoNotDivideSayWhatWould) {
@@ -247,64 +231,6 @@ TEST(MicroBatches, ThatDoNotDivideSayWhatWould) {
             std::string::npos);
   EXPECT_NE(message_of([] { check_cluster(cluster(12, 8)); }).find("try 8 or 16"), std::string::npos);
   EXPECT_EQ(message_of([] { check_cluster(cluster(4, 8)); }), "");
-}
-
-TEST(ClusterTimes, OfOneRankAreTheStepsFloor) {
-  const train::RunConfig config = run_of(4);
-  const ClusterTimes times = times_of_step(config, layout(1, 1), DType::kBF16, cluster(1, 8), {});
-  const auto work = work_of_step(config, DeviceKind::kCuda, DType::kBF16);
-  const double floor = floor_of_step(work, config, find_gpu("h100")).seconds;
-  // A step's record of statistics, copied once a micro-batch, is all that grows otherwise.
-  EXPECT_NEAR(times.sequential_seconds() / floor, 1, 1e-9);
-  EXPECT_DOUBLE_EQ(times.overlapped_seconds(), times.sequential_seconds());
-  EXPECT_GT(times.work.experts_seconds, 0);
-}
-
-TEST(ClusterTimes, OverlapHidesNoMoreThanThereIs) {
-  train::RunConfig config = paper2("mhmoe_h3");
-  for (const int group : {2, 8, 32}) {
-    const auto times_with = [&](int64_t chunks) {
-      config.parallel.overlap_chunks = chunks;
-      return times_of_step(config, layout(64, group), DType::kBF16, cluster(64, 8), {});
-    };
-    const ClusterTimes one = times_with(1), two = times_with(2);
-    EXPECT_NEAR(one.exposed_seconds, one.all_to_all_seconds, 1e-12) << "one chunk overlaps with nothing";
-    EXPECT_LT(two.exposed_seconds, two.all_to_all_seconds);
-    EXPECT_GE(two.exposed_seconds, two.all_to_all_seconds - two.work.experts_seconds);
-    EXPECT_GT(two.all_to_all_seconds, one.all_to_all_seconds) << "twice the messages";
-    EXPECT_LE(two.exposed_reduce_seconds, two.reduce_scatter_seconds);
-    EXPECT_GT(two.exposed_reduce_seconds, 0);
-    EXPECT_LT(two.overlapped_seconds(), two.sequential_seconds());
-    EXPECT_LT(two.whole_reduction_seconds, two.reduce_scatter_seconds + two.all_gather_seconds) << "fewer messages";
-  }
-}
-
-// Experts' weights are read by the ranks that hold them.
-TEST(ClusterTimes, ExpertParallelismDividesTheExpertsWeights) {
-  const train::RunConfig config = paper2("mhmoe_h3");
-  const RankWork alone = work_of_rank(config, layout(32, 1), DType::kBF16, find_gpu("h100"));
-  const RankWork apart = work_of_rank(config, layout(32, 32), DType::kBF16, find_gpu("h100"));
-  EXPECT_LT(apart.experts_seconds, alone.experts_seconds);
-  EXPECT_NEAR(alone.micro_batch_seconds - apart.micro_batch_seconds, alone.experts_seconds - apart.experts_seconds,
-              1e-12);
-}
-
-TEST(ExpertProduct, WarnsWhereItCannotFillAGpu) {
-  train::RunConfig config = paper2("mhmoe_h3");
-  // 2048 tokens x 3 heads over 96 experts, top-3: 192 slots. One expert of three in a chunk, from 32 sources; the
-  // down-projection has 256 columns.
-  const ExpertProduct product = expert_product(config, layout(64, 32));
-  EXPECT_EQ(product.rows, 192);
-  EXPECT_EQ(product.columns, 256);
-  EXPECT_EQ(product.products, 32);
-  EXPECT_EQ(product.tiles, 32 * 2 * 2);
-  EXPECT_EQ(cluster_warnings(plan_cluster(config, cluster(64, 8), DType::kBF16)).size(), 1u) << "128 tiles";
-  config.parallel.overlap_chunks = 1;
-  EXPECT_TRUE(cluster_warnings(plan_cluster(config, cluster(64, 8), DType::kBF16)).empty());
-  config.model.moe.experts = 192;
-  const auto warnings = cluster_warnings(plan_cluster(config, cluster(64, 8), DType::kBF16));
-  EXPECT_TRUE(
-      std::ranges::any_of(warnings, [](const std::string& w) { return w.find("M is 96") != std::string::npos; }));
 }
 
 }  // namespace
