@@ -9,13 +9,11 @@ import argparse
 import json
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import launches
 import ptxas
+from document_tables import ROOT, table, write_tables
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "gpu_performance.md"
 CONFIGS = ("paper2/dense", "paper2/smoe_8", "paper2/fine_grained_16", "paper2/mhmoe_h2", "paper2/mhmoe_h3",
            "paper1/english/dense", "paper1/english/smoe_8", "paper1/english/mhmoe_8", "paper1/english/mhmoe_32")
@@ -29,11 +27,6 @@ REGISTERS, WARPS, BLOCKS, SHARED, SHARED_PER_BLOCK = 65536, 64, 32, 228 * 1024, 
 def floors(mhmoe, config):
     command = [mhmoe, "bench", "ops", ROOT / "configs" / f"{config}.json", "--floors", "--gpu", "h100", "--json"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def step_table(reports):
@@ -104,17 +97,8 @@ def main():
     tables.update({config: op_table(reports[config]) for config in DETAILED})
     if options.ptxas:
         tables["kernels"] = kernel_table(options.ptxas)
-    before = text = DOCUMENT.read_text(encoding="utf-8")
-    for name, lines in tables.items():
-        marked = re.compile(rf"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
-        if not marked.search(text):
-            sys.exit(f"{DOCUMENT.relative_to(ROOT)}: no markers <!-- begin {name} --> and <!-- end {name} -->")
-        text = marked.sub(lambda found: f"{found[1]}{lines}\n{found[2]}", text)
-    if options.check and text != before:
-        sys.exit(f"{DOCUMENT.relative_to(ROOT)}: tables are not up to date: run scripts/gpu_tables.py {options.mhmoe}"
-                 + (f" --ptxas {options.ptxas}" if options.ptxas else ""))
-    if not options.check:
-        DOCUMENT.write_text(text, encoding="utf-8")
+    command = f"scripts/gpu_tables.py {options.mhmoe}" + (f" --ptxas {options.ptxas}" if options.ptxas else "")
+    write_tables(DOCUMENT, tables, options.check, command)
 
 
 if __name__ == "__main__":

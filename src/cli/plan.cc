@@ -5,6 +5,7 @@
 #include "cli/common_options.h"
 #include "core/log.h"
 #include "cpu/backend.h"
+#include "plan/cluster_report.h"
 #include "plan/report.h"
 #include "train/config.h"
 #include "train/memory_need.h"
@@ -24,6 +25,10 @@ struct PlanOptions {
   int64_t experts = 0;
   int64_t expert_hidden_size = 0;
   bool ignore_small_terms = false;
+  int ranks = 0;  // 0: no cluster
+  int gpus_per_node = 8;
+  std::string gpu = "h100";
+  bool json = false;
 };
 
 void print(const std::string& text) {
@@ -45,6 +50,17 @@ void show_plan(const PlanOptions& options, const train::RunConfig& config) {
   }
 }
 
+void show_cluster(const PlanOptions& options, const train::RunConfig& config) {
+  const plan::Cluster cluster{
+      .ranks = options.ranks, .ranks_per_node = options.gpus_per_node, .gpu = &plan::find_gpu(options.gpu)};
+  const plan::ClusterPlan plan =
+      plan::plan_cluster(config, cluster, train::compute_dtype(config.train.precision, true));
+  if (options.json) return print(json::to_line(plan::cluster_json(plan)) + "\n");
+  print(plan::describe_model(config));
+  print(plan::cluster_text(plan));
+  for (const std::string& warning : plan::cluster_warnings(plan)) log::warning("{}", warning);
+}
+
 plan::MatchOptions match_options(const PlanOptions& options) {
   plan::MatchOptions out;
   out.ignore_small_terms = options.ignore_small_terms;
@@ -64,7 +80,8 @@ plan::MatchOptions match_options(const PlanOptions& options) {
 void run_plan(const PlanOptions& options) {
   if (options.match.empty()) {
     if (options.file.empty()) fail(ExitCode::kUsage, "plan: expected a configuration; see mhmoe plan --help");
-    return show_plan(options, load_with_vocabulary(options.file, options.overrides));
+    const train::RunConfig config = load_with_vocabulary(options.file, options.overrides);
+    return options.ranks > 0 ? show_cluster(options, config) : show_plan(options, config);
   }
   if (options.file.empty() && (options.heads == 0 || options.top_k == 0)) {
     fail(ExitCode::kUsage, "plan --match: expected --heads and --top-k, or a configuration that has them");
@@ -108,16 +125,34 @@ void add_match_options(CLI::App& command, CLI::Option& match, PlanOptions& optio
       ->needs(&match);
 }
 
+void add_cluster_options(CLI::App& command, CLI::Option& match, CLI::Option& device, PlanOptions& options) {
+  auto* ranks = command.add_option("--ranks", options.ranks, "plan a job of so many ranks, one a GPU")
+                    ->check(CLI::Range(1, 1 << 20))
+                    ->excludes(&match)
+                    ->excludes(&device);
+  command.add_option("--gpus-per-node", options.gpus_per_node, "GPUs that NVLink joins")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->needs(ranks);
+  command.add_option("--gpu", options.gpu, "whose data sheet to plan with")
+      ->check(CLI::IsMember({"h100", "h200", "a100"}))
+      ->capture_default_str()
+      ->needs(ranks);
+  command.add_flag("--json", options.json, "print one JSON object")->needs(ranks);
+}
+
 }  // namespace
 
 void add_plan_command(CLI::App& app) {
   auto options = std::make_shared<PlanOptions>();
-  CLI::App* command =
-      app.add_subcommand("plan", "Show a model's parameters, FLOPs and memory, or size its experts like another's");
+  CLI::App* command = app.add_subcommand(
+      "plan", "Show a model's parameters, FLOPs and memory, also on many GPUs, or size its experts like another's");
   command->footer(
       "Example: mhmoe plan configs/tiny/mhmoe_8.json\n"
       "         mhmoe plan --match configs/tiny/smoe_8.json --heads 4 --top-k 2\n"
-      "         mhmoe plan configs/tiny/mhmoe_8.json --match configs/tiny/smoe_8.json");
+      "         mhmoe plan configs/tiny/mhmoe_8.json --match configs/tiny/smoe_8.json\n"
+      "         mhmoe plan configs/paper2/mhmoe_h3.json --ranks 32 --gpus-per-node 8 --gpu h100\n"
+      "What many ranks send and how long that takes: docs/scaling.md");
   command->add_option("CONFIG", options->file, "the configuration, a JSON file");
   add_set_option(*command, options->overrides);
   auto* device = command->add_option("--device", options->device, "whose memory is planned")
@@ -129,6 +164,7 @@ void add_plan_command(CLI::App& app) {
           ->type_name("BASE.json")
           ->excludes(device);
   add_match_options(*command, *match, *options);
+  add_cluster_options(*command, *match, *device, *options);
   command->callback([options] { run_plan(*options); });
 }
 

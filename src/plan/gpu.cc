@@ -8,11 +8,12 @@ namespace mhmoe::plan {
 namespace {
 
 // NVIDIA's data sheets "H100 Tensor Core GPU", "H200 Tensor Core GPU" and "A100 Tensor Core GPU", columns of the SXM
-// modules; bf16 there "with sparsity" for H100 and H200, so half of it. PCIe cards reach less.
+// modules; bf16 there "with sparsity" for H100 and H200, so half of it. PCIe cards reach less. NVLink's figures there
+// are of both ways together. Adapters: one of 400 Gb/s a GPU in DGX H100 and H200, one of 200 Gb/s in DGX A100.
 constexpr std::array kGpus = {
-    Gpu{"h100", "H100 SXM 80 GB", "H100", 3.35e12, 989.5e12, 67e12},
-    Gpu{"h200", "H200 SXM 141 GB", "H200", 4.8e12, 989.5e12, 67e12},
-    Gpu{"a100", "A100 SXM 80 GB", "A100", 2.039e12, 312e12, 19.5e12},
+    Gpu{"h100", "H100 SXM 80 GB", "H100", 3.35e12, 989.5e12, 67e12, 80e9, 132, 450e9, 50e9},
+    Gpu{"h200", "H200 SXM 141 GB", "H200", 4.8e12, 989.5e12, 67e12, 141e9, 132, 450e9, 50e9},
+    Gpu{"a100", "A100 SXM 80 GB", "A100", 2.039e12, 312e12, 19.5e12, 80e9, 108, 300e9, 25e9},
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What GPUs can do at most, by their makers' data sheets.
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 #include "core/dtype.h"
@@ -14,6 +15,10 @@ struct Gpu {
   double bytes_per_second;
   double bf16_flops;  // a second, dense, tensor cores with f32 sums
   double f32_flops;   // a second, without tensor cores: products of f32 stay f32 here
+  double memory_bytes;
+  int64_t multiprocessors;
+  // Each way, of one GPU: to the GPUs of its node, and to other nodes by its share of the usual machine's adapters.
+  double inside_bytes_per_second, between_bytes_per_second;
 
   double flops(DType product) const { return product == DType::kBF16 ? bf16_flops : f32_flops; }
 };

@@ -18,12 +18,6 @@ std::string grouped(int64_t value) {
   return digits;
 }
 
-std::string bytes_text(size_t bytes) {
-  if (bytes < (1 << 20)) return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 1024);
-  const double mib = static_cast<double>(bytes) / (1 << 20);
-  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
-}
-
 std::string percent(double fraction) {
   return fmt::format("{:+.2f} %", 100 * fraction);
 }
@@ -118,6 +112,12 @@ std::string scaled(double value) {
     ++i;
   }
   return fmt::format("{:.4g}{}", value, prefixes[i]);
+}
+
+std::string bytes_text(size_t bytes) {
+  if (bytes < (1 << 20)) return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 1024);
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
 }
 
 std::string describe_model(const train::RunConfig& config) {

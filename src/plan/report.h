@@ -11,6 +11,8 @@ namespace mhmoe::plan {
 
 // 1234567890 as "1.235 G", 1234 as "1.234 k".
 std::string scaled(double value);
+// In KiB, MiB or GiB.
+std::string bytes_text(size_t bytes);
 
 // Parameters, active parameters and FLOPs by part. model.vocab_size must be filled in.
 std::string describe_model(const train::RunConfig& config);

@@ -31,12 +31,14 @@ class Tally final : public WorkObserver {
 
 }  // namespace
 
-std::vector<OpWork> work_of_step(const train::RunConfig& config, DeviceKind device, DType compute) {
+std::vector<OpWork> work_of_step(const train::RunConfig& config, DeviceKind device, DType compute,
+                                 const comm::Layout& layout) {
   const std::unique_ptr<Context> ctx = make_sizing_context(device, nullptr);
-  train::Trainer trainer(*ctx, config, compute);
+  const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, layout);
+  train::Trainer trainer(*ctx, config, compute, groups);
   Tally tally;
   ctx->set_work_observer(&tally);
-  trainer.step(train::HostBatch(trainer.batch_sequences(), config.data.sequence_length));
+  trainer.step(train::HostBatch(trainer.local_sequences(), config.data.sequence_length));
   return tally.take();
 }
 

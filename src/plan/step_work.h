@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "comm/groups.h"
 #include "plan/gpu.h"
 #include "plan/op_cost.h"
 #include "train/run_config.h"
@@ -16,8 +17,9 @@ struct OpWork {
 };
 
 // One training step of `config` (with model.vocab_size filled in), in the order in which ops are first called. It is
-// what the layers really ask for: the step is run in a sizing pass, under an observer.
-std::vector<OpWork> work_of_step(const train::RunConfig& config, DeviceKind device, DType compute);
+// what the layers really ask for: the step is run in a sizing pass, under an observer. layout: of one of its ranks.
+std::vector<OpWork> work_of_step(const train::RunConfig& config, DeviceKind device, DType compute,
+                                 const comm::Layout& layout = {});
 
 // max(bytes / bandwidth, FLOPs / peak), in seconds. Neither launches nor waiting are in it.
 double floor_seconds(const OpCost& cost, const Gpu& gpu);

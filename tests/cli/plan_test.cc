@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "cli/commands.h"
-#include "core/error.h"
+#include "core/json.h"
 
 namespace mhmoe::cli {
 namespace {
@@ -94,6 +94,37 @@ TEST(Plan, OptionsThatWouldBeIgnoredAreRefused) {
   EXPECT_EQ(exit_code_of({"plan", tiny, "--match", base, "--match-what", "flops", "--expert-hidden-size", "64"}),
             ExitCode::kUsage);
   EXPECT_EQ(exit_code_of({"plan", tiny, "--match", base, "--device", "cuda"}), ExitCode::kUsage);
+}
+
+TEST(Plan, ShowsAJobOfManyRanks) {
+  const std::string config = kConfigs + "paper2/mhmoe_h3.json";
+  const std::string text = run({"plan", config, "--ranks", "32", "--gpus-per-node", "8", "--gpu", "a100"});
+  for (const char* part :
+       {"On 32 ranks (4 nodes of 8), A100 SXM 80 GB in bf16", "no GPU was measured", "expert-parallel groups of 32",
+        "masters, its shard", "transfer buffers", "capacity bounds the rows", "rows to experts",
+        "gradients, reduce-scatter", "hierarchical", "<- chosen", "step, with overlap", "MFU"}) {
+    EXPECT_TRUE(contains(text, part)) << part << " in\n" << text;
+  }
+  const std::string dropless = run({"plan", config, "--ranks", "32", "--set", "model.moe.capacity_factor=null"});
+  EXPECT_TRUE(contains(dropless, "if one rank got all rows, more")) << dropless;
+  const json::Value report = json::parse(run({"plan", config, "--ranks", "32", "--json"}), "plan", ExitCode::kBadData);
+  EXPECT_EQ(json::member(report, "expert_parallel_size", json::Kind::kInteger).integer, 32);
+  EXPECT_GT(json::member(report, "mfu", json::Kind::kReal).real, 0);
+  EXPECT_FALSE(contains(run({"plan", kConfigs + "paper2/dense.json", "--ranks", "8"}), "expert-parallel"));
+}
+
+TEST(Plan, MistakesAboutRanksHaveTheirExitCodes) {
+  const std::string config = kConfigs + "paper2/mhmoe_h3.json";
+  EXPECT_EQ(exit_code_of({"plan", config, "--ranks", "64"}), ExitCode::kConfig) << "32 micro-batches";
+  EXPECT_EQ(exit_code_of({"plan", config, "--ranks", "12"}), ExitCode::kUsage) << "a node and a half";
+  EXPECT_EQ(exit_code_of({"plan", config, "--ranks", "0"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", config, "--ranks", "8", "--gpu", "h1000"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", config, "--json"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", config, "--gpu", "h100"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", config, "--gpus-per-node", "8"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", config, "--ranks", "8", "--device", "cpu"}), ExitCode::kUsage);
+  EXPECT_EQ(exit_code_of({"plan", config, "--ranks", "8", "--match", kConfigs + "paper2/smoe_8.json"}),
+            ExitCode::kUsage);
 }
 
 TEST(Config, PrintsTheResolvedConfigurationAndTheSchema) {
