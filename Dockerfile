@@ -15,7 +15,7 @@ COPY . /source
 RUN cmake -G Ninja -S /source -B /build -DMHMOE_CUDA=ON -DMHMOE_EMULATED=OFF -DMHMOE_TESTS=OFF && ninja -C /build
 # The packages of the program's libraries. CUDA's and NCCL come with the image it runs in.
 RUN ldd /build/mhmoe | awk '/=> \// { print $3 }' | while read -r library; do \
-      dpkg-query -S "*/$(basename "$(realpath "$library")")" | cut -d: -f1; \
+      dpkg-query -S "*-linux-gnu/$(basename "$(realpath "$library")")" | cut -d: -f1; \
     done | sort -u > /packages.txt
 
 FROM ${RUN_IMAGE}
