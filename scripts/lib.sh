@@ -8,7 +8,7 @@ PROGRAM_PACKAGES=(g++ cmake ninja-build libcli11-dev nlohmann-json3-dev libspdlo
   libsentencepiece-dev libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev libopenmpi-dev openmpi-bin)
 PLOT_PACKAGES=(python3 python3-matplotlib)
 TEST_PACKAGES=(libgtest-dev ccache git python3-numpy python3-pip clang-format clang-tidy clang libclang-rt-14-dev strace
-  chromium)
+  chromium slurmctld slurmd slurm-client munge)
 
 say() { printf '%s\n' "$*"; }
 

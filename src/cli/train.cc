@@ -55,7 +55,7 @@ void add_train_command(CLI::App& app) {
       "The run's folder is OUTPUT_DIR/NAME: config.json, log.txt, status.json, metrics.jsonl, perplexity.csv,\n"
       "routing.jsonl, tensorboard/, checkpoints/. The same command again goes on where the run stopped. SIGTERM, "
       "SIGINT\n"
-      "and SIGUSR1 finish the step, save and end with exit code 75; a second one stops at once.");
+      "and SIGUSR1 finish the step, save and end with exit code 75; a second SIGTERM or SIGINT stops at once.");
   command->add_option("CONFIG", options->file, "the configuration, a JSON file")->required();
   add_set_option(*command, options->overrides);
   add_device_options(*command, options->device);

@@ -16,7 +16,8 @@ constexpr std::array kSignals = {SIGTERM, SIGINT, SIGUSR1};
 constexpr int kShellBase = 128;  // as shells report a process that a signal ended
 // Within this time it is the same request again: timeout(1) and launchers signal a process and then its group.
 constexpr int64_t kSameMilliseconds = 500;
-constexpr char kNotice[] = "\nasked to stop: this step is finished and saved first; a second signal stops at once\n";
+constexpr char kNotice[] =
+    "\nasked to stop: this step is finished and saved first; a second SIGTERM or SIGINT stops at once\n";
 
 static_assert(std::atomic<int>::is_always_lock_free, "signal handlers may use nothing else");
 std::atomic<int> noted{0};
@@ -35,7 +36,8 @@ int64_t milliseconds() {
 void note(int signal) {
   int none = 0;
   if (!noted.compare_exchange_strong(none, signal)) {
-    if (milliseconds() - noted_at > kSameMilliseconds) _exit(kShellBase + signal);
+    // SIGUSR1 comes from launchers, which send it until the process ends: mpirun loses what arrives while it starts.
+    if (signal != SIGUSR1 && milliseconds() - noted_at > kSameMilliseconds) _exit(kShellBase + signal);
     return;
   }
   noted_at = milliseconds();

@@ -6,8 +6,8 @@
 namespace mhmoe::train {
 
 // While one lives, the first of these signals is only noted, for the run to finish its step, save and end with
-// ExitCode::kRequeue; a second one, half a second later or more, ends the process at once, with
-// 128 + its number. One inside another changes nothing.
+// ExitCode::kRequeue; a SIGTERM or SIGINT half a second after that or later ends the process at once, with
+// 128 + its number, while SIGUSR1 may be repeated. One inside another changes nothing.
 class StopSignals {
  public:
   StopSignals();

@@ -10,7 +10,7 @@ namespace mhmoe::train {
 namespace {
 
 TEST(StopSignals, TheFirstIsNotedAndTheSecondEndsTheProcess) {
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+  for (const int signal : {SIGTERM, SIGINT}) {
     EXPECT_EXIT(
         {
           const StopSignals signals;
@@ -24,6 +24,18 @@ TEST(StopSignals, TheFirstIsNotedAndTheSecondEndsTheProcess) {
         },
         testing::ExitedWithCode(128 + signal), "asked to stop");
   }
+}
+
+TEST(StopSignals, ARepeatedUserSignalIsTheSameRequest) {
+  EXPECT_EXIT(
+      {
+        const StopSignals signals;
+        raise(SIGUSR1);
+        usleep(600'000);
+        raise(SIGUSR1);
+        _exit(StopSignals::received());
+      },
+      testing::ExitedWithCode(SIGUSR1), "asked to stop");
 }
 
 TEST(StopSignals, OneInsideAnotherKeepsWhatWasNoted) {
