@@ -1,22 +1,14 @@
 // Training by recorded work, and with waits forbidden, on the emulated CUDA device: every bit is what eager work gives.
 #include <algorithm>
 
-#include "cli/program.h"
-#include "core/json.h"
+#include "cli/emulated_program.h"
 #include "core/safetensors.h"
 
 namespace mhmoe::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
-class EmulatedGraphs : public ProgramTest {
+class EmulatedGraphs : public EmulatedProgram {
  protected:
-  void SetUp() override {
-    const auto module = fs::read_symlink("/proc/self/exe").parent_path() / "libmhmoe_emulated.so";
-    if (!fs::exists(module)) GTEST_SKIP() << "skipped: no CUDA headers were found when this was built";
-  }
-
   void train(const std::string& output, const std::string& settings, const std::string& under = "") const {
     const Outcome outcome =
         run(fmt::format("train tiny.json --threads 1 --device emulated --output-dir {} {}", output, settings), under);
