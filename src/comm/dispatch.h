@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,9 @@
 #include "device/context.h"
 
 namespace mhmoe::comm {
+
+// Work that needs nothing of what travels, for the time until it arrives; may be empty.
+using Meanwhile = std::function<void()>;
 
 // Experts of one rank, numbered from 0.
 struct ExpertRange {
@@ -70,9 +74,9 @@ class Dispatch {
     const char *there, *back;
   };
   // compute(experts) makes results_away of `away` for these experts' rows. While it works on one of `chunks` groups of
-  // experts, the next one's rows and the results of those before are under way.
+  // experts, the next one's rows and the results of those before are under way; `meanwhile` comes before the first.
   template <class Compute>
-  void round_trip(const RoundTrip& trip, int64_t chunks, Compute&& compute);
+  void round_trip(const RoundTrip& trip, int64_t chunks, const Meanwhile& meanwhile, Compute&& compute);
 
  private:
   Travel start(const Tensor& out, const std::vector<int64_t>& to, const Tensor& in, const std::vector<int64_t>& from,
@@ -89,7 +93,7 @@ class Dispatch {
 };
 
 template <class Compute>
-void Dispatch::round_trip(const RoundTrip& trip, int64_t chunks, Compute&& compute) {
+void Dispatch::round_trip(const RoundTrip& trip, int64_t chunks, const Meanwhile& meanwhile, Compute&& compute) {
   constexpr size_t kMostReturning = 4;  // a communicator knows the last 64 transfers only
   chunks = std::min(chunks, places_.local_experts);
   const auto send = [&](int64_t chunk) {
@@ -100,6 +104,7 @@ void Dispatch::round_trip(const RoundTrip& trip, int64_t chunks, Compute&& compu
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     const Travel current = coming;
     if (chunk + 1 < chunks) coming = send(chunk + 1);
+    if (chunk == 0 && meanwhile) meanwhile();
     wait(current);
     compute(current.experts);
     if (returning.size() >= kMostReturning) wait(returning[returning.size() - kMostReturning]);

@@ -111,7 +111,7 @@ void ExpertExchange::place_by_counts(Pass& pass, Saved& saved, const ops::RowGro
   pass.ctx.upload(saved.begin, begins_in_chunks(saved.places, std::min(pass.overlap_chunks, local)).data());
 }
 
-void ExpertExchange::forward(Pass& pass, Saved& saved, const Forward& args) const {
+void ExpertExchange::forward(Pass& pass, Saved& saved, const Forward& args, const comm::Meanwhile& meanwhile) const {
   const CommunicationScope scope(pass.ctx);
   const RowPlaces one_each = RowPlaces::equal_shares(args.groups.rows.count(), experts_.count(), 1);
   Dispatch counts = dispatch(pass, one_each);
@@ -133,7 +133,7 @@ void ExpertExchange::forward(Pass& pass, Saved& saved, const Forward& args) cons
                    .results_home = args.out,
                    .there = "dispatch",
                    .back = "combine"},
-                  pass.overlap_chunks, [&](ExpertRange experts) {
+                  pass.overlap_chunks, meanwhile, [&](ExpertRange experts) {
                     if (coming_counts) counts.wait(*std::exchange(coming_counts, std::nullopt));
                     for_each_piece(saved, experts, [&](const Piece& piece, int64_t /*source*/) {
                       experts_.forward(pass, piece.of(results), piece.of(saved.pre), piece.of(saved.rows), piece.groups,
@@ -143,7 +143,8 @@ void ExpertExchange::forward(Pass& pass, Saved& saved, const Forward& args) cons
   if (gates) rows.wait(*gates);
 }
 
-void ExpertExchange::backward(Pass& pass, const Saved& saved, const Backward& args) const {
+void ExpertExchange::backward(Pass& pass, const Saved& saved, const Backward& args,
+                              const comm::Meanwhile& meanwhile) const {
   const CommunicationScope scope(pass.ctx);
   const int64_t received = saved.rows.rows(), width = saved.rows.cols();
   const Tensor upstream = pass.allocate("expert rows", pass.compute, {received, width});
@@ -156,7 +157,7 @@ void ExpertExchange::backward(Pass& pass, const Saved& saved, const Backward& ar
                    .results_home = args.grad_rows,
                    .there = "dispatch of gradients",
                    .back = "combine of gradients"},
-                  pass.overlap_chunks, [&](ExpertRange experts) {
+                  pass.overlap_chunks, meanwhile, [&](ExpertRange experts) {
                     for_each_piece(saved, experts, [&](const Piece& piece, int64_t source) {
                       experts_.backward(pass, {.grad_rows = piece.of(grad_rows),
                                                .grad_gate = piece.of(grad_gate),

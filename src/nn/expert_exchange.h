@@ -36,14 +36,14 @@ class ExpertExchange {
     Tensor out, rows, gate, row_assignment;
     ops::RowGroups groups;
   };
-  void forward(Pass& pass, Saved& saved, const Forward& args) const;
+  void forward(Pass& pass, Saved& saved, const Forward& args, const comm::Meanwhile& meanwhile) const;
 
   // grad_rows: compute [R, w]; grad_gate: f32 [R, 1]; both overwritten, in rows that hold no assignment with anything.
   // upstream: compute [R, w], the gradient of each row's combined output, not yet scaled by its gate.
   struct Backward {
     Tensor grad_rows, grad_gate, upstream;
   };
-  void backward(Pass& pass, const Saved& saved, const Backward& args) const;
+  void backward(Pass& pass, const Saved& saved, const Backward& args, const comm::Meanwhile& meanwhile) const;
 
  private:
   comm::Dispatch dispatch(Pass& pass, const comm::RowPlaces& places) const;

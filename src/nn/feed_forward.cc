@@ -15,22 +15,42 @@ FeedForward::FeedForward(const FeedForwardConfig& config, ParameterStore& parame
       up_(parameters, input_projections(config.activation, prefix, hidden_size), model_size, config.bias),
       down_(parameters, {{prefix + ".down", model_size}}, hidden_size, config.bias) {}
 
-void FeedForward::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& x, const Tensor& addend) const {
-  saved.pre = pass.allocate("ffn pre-activation", pass.compute, {x.rows(), up_.out_size()});
-  const ArenaScope scope = pass.scope();
-  const Tensor activated = pass.allocate("ffn activation", pass.compute, {x.rows(), hidden_size_});
+Tensor FeedForward::allocate_kept(Pass& pass, int64_t rows) const {
+  return pass.allocate("ffn pre-activation", pass.compute, {rows, up_.out_size()});
+}
 
+Tensor FeedForward::allocate_activated(Pass& pass, int64_t rows) const {
+  return pass.allocate("ffn activation", pass.compute, {rows, hidden_size_});
+}
+
+void FeedForward::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& x, const Tensor& addend) const {
+  saved.pre = allocate_kept(pass, x.rows());
+  const ArenaScope scope = pass.scope();
+  const Tensor activated = allocate_activated(pass, x.rows());
+  forward_hidden(pass, saved, activated, x);
+  forward_out(pass, out, activated, addend);
+}
+
+void FeedForward::forward_hidden(Pass& pass, const Saved& saved, const Tensor& activated, const Tensor& x) const {
   up_.forward(pass, saved.pre, x);
   pass.ctx.observe(saved.pre, "{}.pre_activation", prefix_);
   ops::activation_forward(pass.ctx, {.out = activated, .pre = saved.pre, .kind = activation_});
+}
+
+void FeedForward::forward_out(Pass& pass, const Tensor& out, const Tensor& activated, const Tensor& addend) const {
   down_.forward(pass, out, activated, addend);
 }
 
 void FeedForward::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const Tensor& grad_out,
                            const Tensor& x, const Tensor& addend) const {
+  backward_parameters(pass, saved, grad_out, x);
+  backward_input(pass, saved, grad_x, addend);
+}
+
+void FeedForward::backward_parameters(Pass& pass, const Saved& saved, const Tensor& grad_out, const Tensor& x) const {
   const ArenaScope scope = pass.scope();
   // First the gradient of the activation, then, in place, the activation itself.
-  const Tensor activated = pass.allocate("ffn activation", pass.compute, {x.rows(), hidden_size_});
+  const Tensor activated = allocate_activated(pass, x.rows());
   const Tensor grad_pre = saved.pre;
 
   down_.backward_input(pass, activated, grad_out);
@@ -40,7 +60,10 @@ void FeedForward::backward(Pass& pass, const Saved& saved, const Tensor& grad_x,
   pass.ctx.observe(grad_pre, "grad.{}.pre_activation", prefix_);
   down_.backward_parameters(pass, grad_out, activated);
   up_.backward_parameters(pass, grad_pre, x);
-  up_.backward_input(pass, grad_x, grad_pre, addend);
+}
+
+void FeedForward::backward_input(Pass& pass, const Saved& saved, const Tensor& grad_x, const Tensor& addend) const {
+  up_.backward_input(pass, grad_x, saved.pre, addend);
 }
 
 }  // namespace mhmoe::nn

@@ -46,14 +46,32 @@ void MhMoe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& x
   if (merge_) saved.merged = pass.allocate("merge layer input", pass.compute, {x.rows(), x.cols()});
   const Tensor z = split(saved.z);
   const Tensor inner = inner_residual_ ? z : Tensor{};
+  moe_.route(pass, saved.moe, z);
+  if (shared_expert_) saved.shared_expert.pre = shared_expert_->allocate_kept(pass, x.rows());
+
+  const ArenaScope scope = pass.scope();
+  // The shared expert's hidden layer is computed while rows travel; where none do, after the routed experts have given
+  // their memory back.
+  Tensor activated;
+  const auto hidden = [&] { shared_expert_->forward_hidden(pass, saved.shared_expert, activated, x); };
+  comm::Meanwhile meanwhile;
+  if (shared_expert_ && pass.experts_are_shared_out()) {
+    activated = shared_expert_->allocate_activated(pass, x.rows());
+    meanwhile = hidden;
+  }
   if (merge_) {
-    moe_.forward(pass, saved.moe, split(saved.merged), z, inner);
+    moe_.forward(pass, saved.moe, split(saved.merged), z, inner, meanwhile);
     merge_->forward(pass, out, saved.merged, residual);
   } else {
-    moe_.forward(pass, saved.moe, split(out), z, split(residual));
+    moe_.forward(pass, saved.moe, split(out), z, split(residual), meanwhile);
     if (inner_residual_) ops::add(pass.ctx, {.out = out, .a = out, .b = saved.z});
   }
-  if (shared_expert_) shared_expert_->forward(pass, saved.shared_expert, out, x, out);
+  if (!shared_expert_) return;
+  if (!meanwhile) {
+    activated = shared_expert_->allocate_activated(pass, x.rows());
+    hidden();
+  }
+  shared_expert_->forward_out(pass, out, activated, out);
 }
 
 void MhMoe::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const Tensor& grad_out,
@@ -62,7 +80,6 @@ void MhMoe::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const
   Tensor grad_merged = grad_out;
   if (merge_) {
     grad_merged = pass.allocate("merge layer gradient", pass.compute, {x.rows(), x.cols()});
-    merge_->backward_parameters(pass, grad_out, saved.merged);
     merge_->backward_input(pass, grad_merged, grad_out);
   }
   const Tensor grad_z = head_ ? pass.allocate("head layer gradient", DType::kF32, {x.rows(), x.cols()}) : grad_x;
@@ -71,13 +88,17 @@ void MhMoe::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const
     inner = split(grad_z);
     ops::cast(pass.ctx, {.out = grad_z, .in = grad_merged});
   }
-  moe_.backward(pass, saved.moe, split(grad_z), split(grad_merged), split(saved.z), inner);
+  const auto meanwhile = [&] {
+    if (merge_) merge_->backward_parameters(pass, grad_out, saved.merged);
+    if (shared_expert_) shared_expert_->backward_parameters(pass, saved.shared_expert, grad_out, x);
+  };
+  moe_.backward(pass, saved.moe, split(grad_z), split(grad_merged), split(saved.z), inner, meanwhile);
   if (head_) {
     const Tensor grad_head = converted(pass, grad_z, pass.compute);
     head_->backward_parameters(pass, grad_head, x);
     head_->backward_input(pass, grad_x, grad_head);
   }
-  if (shared_expert_) shared_expert_->backward(pass, saved.shared_expert, grad_x, grad_out, x, grad_x);
+  if (shared_expert_) shared_expert_->backward_input(pass, saved.shared_expert, grad_x, grad_x);
 }
 
 }  // namespace mhmoe::nn

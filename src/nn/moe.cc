@@ -46,31 +46,36 @@ Tensor Moe::gathered(Pass& pass, const Saved& saved, const Tensor& x) const {
   return rows;
 }
 
-void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend) const {
-  const Experts& experts = exchange_.experts();
-  const bool exchanged = pass.experts_are_shared_out();
+void Moe::route(Pass& pass, Saved& saved, const Tensor& z) const {
   const Tensor balance_loss = pass.statistics.balance_loss.slice(moe_index_, 1);
   const Tensor load = pass.statistics.load.slice_rows(moe_index_, 1).view({config_.experts});
   router_.forward(pass, saved.routing, balance_loss, z);
   assign(pass, saved, z.rows(), load);
   const int64_t buffer_rows = saved.row_assignment.count();
-  if (exchanged) {
+  if (pass.experts_are_shared_out()) {
     exchange_.prepare(pass, saved.exchange, saved.groups, buffer_rows, z.cols());
   } else {
-    saved.pre = pass.allocate("expert pre-activation", pass.compute, {buffer_rows, experts.pre_width()});
+    saved.pre = pass.allocate("expert pre-activation", pass.compute, {buffer_rows, exchange_.experts().pre_width()});
   }
   observe(pass, saved, balance_loss);
+}
 
+void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend,
+                  const comm::Meanwhile& meanwhile) const {
   const ArenaScope scope = pass.scope();
+  const Experts& experts = exchange_.experts();
+  const bool exchanged = pass.experts_are_shared_out();
+  if (!exchanged && meanwhile) meanwhile();
   const Tensor rows = gathered(pass, saved, z);
-  const Tensor results = pass.allocate("expert rows", pass.compute, {buffer_rows, z.cols()});
+  const Tensor results = pass.allocate("expert rows", pass.compute, {rows.rows(), z.cols()});
   if (exchanged) {
     exchange_.forward(pass, saved.exchange,
                       {.out = results,
                        .rows = rows,
                        .gate = saved.routing.gate_weight,
                        .row_assignment = saved.row_assignment,
-                       .groups = saved.groups});
+                       .groups = saved.groups},
+                      meanwhile);
   } else {
     experts.forward(pass, results, saved.pre, rows, saved.groups, experts.all());
   }
@@ -80,7 +85,8 @@ void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, 
 }
 
 void Moe::backward(Pass& pass, const Saved& saved, const Tensor& grad_z, const Tensor& grad_out, const Tensor& z,
-                   const Tensor& addend) const {
+                   const Tensor& addend, const comm::Meanwhile& meanwhile) const {
+  if (!pass.experts_are_shared_out() && meanwhile) meanwhile();
   const ArenaScope scope = pass.scope();
   const int64_t buffer_rows = saved.row_assignment.count();
   const RowGradients grad = {
@@ -88,7 +94,7 @@ void Moe::backward(Pass& pass, const Saved& saved, const Tensor& grad_z, const T
       .gate = pass.allocate("routing gradient", DType::kF32, {z.rows(), config_.top_k}),
   };
   if (pass.experts_are_shared_out()) {
-    backward_exchanged(pass, saved, grad, grad_out);
+    backward_exchanged(pass, saved, grad, grad_out, meanwhile);
   } else {
     backward_here(pass, saved, grad, grad_out, z);
   }
@@ -115,11 +121,13 @@ void Moe::backward_here(Pass& pass, const Saved& saved, const RowGradients& grad
                           .experts = experts.all()});
 }
 
-void Moe::backward_exchanged(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out) const {
+void Moe::backward_exchanged(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out,
+                             const comm::Meanwhile& meanwhile) const {
   const ArenaScope scope = pass.scope();
   const Tensor upstream = gathered(pass, saved, grad_out);
   const Tensor grad_row_gate = pass.allocate("routing gradient", DType::kF32, {upstream.rows(), 1});
-  exchange_.backward(pass, saved.exchange, {.grad_rows = grad.rows, .grad_gate = grad_row_gate, .upstream = upstream});
+  exchange_.backward(pass, saved.exchange, {.grad_rows = grad.rows, .grad_gate = grad_row_gate, .upstream = upstream},
+                     meanwhile);
   // Zero where an assignment was dropped.
   const int64_t assignments = saved.row_of.count();
   ops::combine_rows(

@@ -24,13 +24,17 @@ class Moe {
     ExpertExchange::Saved exchange;
   };
 
-  // out: f32 or compute [S, w], overwritten with addend + sum over kept choices of gate * expert(z).
+  // Chooses experts and buffer rows and allocates what is kept. z: compute [S, w].
+  void route(Pass& pass, Saved& saved, const Tensor& z) const;
+  // After route(). out: f32 or compute [S, w], overwritten with addend + sum over kept choices of gate * expert(z).
   // z: compute [S, w]; addend: f32 or compute [S, w], optional.
-  void forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend) const;
+  // meanwhile: other work, done while rows travel to other ranks; where they do not, before all else.
+  void forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend,
+               const comm::Meanwhile& meanwhile = {}) const;
   // grad_z: f32 [S, w], overwritten with the gradient of the routed sum and of the balance loss (+ addend: f32,
   // optional); grad_out: compute [S, w].
   void backward(Pass& pass, const Saved& saved, const Tensor& grad_z, const Tensor& grad_out, const Tensor& z,
-                const Tensor& addend) const;
+                const Tensor& addend, const comm::Meanwhile& meanwhile = {}) const;
 
  private:
   void assign(Pass& pass, Saved& saved, int64_t rows, const Tensor& load) const;
@@ -42,7 +46,8 @@ class Moe {
   };
   void backward_here(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out,
                      const Tensor& z) const;
-  void backward_exchanged(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out) const;
+  void backward_exchanged(Pass& pass, const Saved& saved, const RowGradients& grad, const Tensor& grad_out,
+                          const comm::Meanwhile& meanwhile) const;
   void observe(Pass& pass, const Saved& saved, const Tensor& balance_loss) const;
 
   const MoeConfig& config_;

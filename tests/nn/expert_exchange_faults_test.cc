@@ -85,6 +85,34 @@ TEST(ExpertTraffic, WithoutBackwardNoGatesTravelAndResultsAreTheSame) {
   }
 }
 
+// Both products of its hidden layer and the gradients of the merge layer's parameters are work for the time of waiting.
+TEST(ExpertTraffic, TheSharedExpertIsComputedWhileRowsTravel) {
+  ExpertCase test = plain_case();
+  test.config.moe.shared_expert_hidden_size = 12;
+  std::vector<std::string> order;  // of rank 1's calls and tensors
+  std::mutex mutex;
+  const auto note = [&](const std::string& what) {
+    const std::lock_guard lock(mutex);
+    order.push_back(what);
+  };
+  test::ThreadGroup group(2, [&](const std::string& purpose, int sender, int receiver, const Bytes& /*bytes*/) {
+    if (sender == 1 && receiver == 1) note(purpose);
+  });
+  test::run_ranks(group, [&](int rank) {
+    test::ThreadCommunicator communicator(group, rank);
+    LayerRank layer(test, int64_t{4} * rank, 4);
+    nn::DirectGradientSink sink;
+    LayerRank::Options options = {.experts = &communicator};
+    if (rank == 1) options.seen = note;
+    layer.run(rank, sink, options);
+  });
+  const auto place = [&](const char* what) { return std::ranges::find(order, what) - order.begin(); };
+  EXPECT_LT(place("moe dispatch"), place("moe.shared_expert.pre_activation"));
+  EXPECT_LT(place("moe.shared_expert.pre_activation"), place("moe combine"));
+  EXPECT_LT(place("moe dispatch of gradients"), place("grad.moe.shared_expert.pre_activation"));
+  EXPECT_LT(place("grad.moe.shared_expert.pre_activation"), place("moe combine of gradients"));
+}
+
 TEST(ExpertTraffic, AGroupOfOneCommunicatesNothing) {
   const ExpertCase test = plain_case();
   EXPECT_TRUE(calls_of(test, 1, {.overlap_chunks = 4, .verify = true}).empty());

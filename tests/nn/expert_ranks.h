@@ -75,8 +75,12 @@ inline void GradientsBySource::collect(Tensors& out, const std::string& prefix) 
 // What layers record, by name.
 class AllTensors final : public TensorObserver {
  public:
-  void record(const std::string& name, const Tensor& tensor) override { tensors[name] = bytes_of(tensor); }
+  void record(const std::string& name, const Tensor& tensor) override {
+    tensors[name] = bytes_of(tensor);
+    if (seen) seen(name);
+  }
   Tensors tensors;
+  std::function<void(const std::string&)> seen;
 };
 
 // One process's layer.
@@ -102,6 +106,7 @@ class LayerRank {
     int64_t overlap_chunks = 1;
     bool verify = false;
     bool training = true;
+    std::function<void(const std::string&)> seen = {};  // is told the name of every tensor as it is made
   };
   // Forward and backward of a micro-batch; gradients add up. Inputs are positive where there is a favourite.
   Tensors run(int micro_batch, nn::GradientSink& sink, const Options& options) {
@@ -133,6 +138,7 @@ class LayerRank {
                   .overlap_chunks = options.overlap_chunks,
                   .verify_transfers = options.verify};
     AllTensors recorded;
+    recorded.seen = options.seen;
     ctx_->set_observer(&recorded);
     {
       const ArenaScope scope(ctx_->step());
