@@ -147,6 +147,7 @@ class ThreadCommunicator final : public Communicator {
 template <class Body>
 void run_ranks(ThreadGroup& group, Body&& body) {
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(group.size));
   std::mutex mutex;
   std::exception_ptr first;
   for (int rank = 0; rank < group.size; ++rank) {

@@ -50,7 +50,7 @@ TEST(VerifiedTransfers, WithoutThemAFlippedBitChangesResults) {
 }
 
 // Purposes of the calls, with the bytes that went to other ranks
-std::map<std::string, size_t> calls_of(const ExpertCase& test, int ranks, LayerRank::Options options) {
+std::map<std::string, size_t> calls_of(const ExpertCase& test, int ranks, const LayerRank::Options& options) {
   std::map<std::string, size_t> calls;
   std::mutex mutex;
   run_shared(test, ranks, options, [&](const std::string& purpose, int sender, int receiver, const Bytes& bytes) {

@@ -195,7 +195,7 @@ inline Tensors run_alone(const ExpertCase& test, int ranks) {
 }
 
 // The same with the experts shared out.
-inline Tensors run_shared(const ExpertCase& test, int ranks, LayerRank::Options options = {},
+inline Tensors run_shared(const ExpertCase& test, int ranks, const LayerRank::Options& options = {},
                           const test::ThreadGroup::Tamper& tamper = {}) {
   Tensors out;
   std::mutex mutex;
