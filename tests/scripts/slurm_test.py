@@ -19,8 +19,8 @@ SlurmUser=root
 SlurmctldPort={port}
 SlurmdPort={second_port}
 AuthType=auth/munge
-# A job that goes back into the queue waits for a second longer than this.
-AuthInfo=socket={folder}/munge/socket,cred_expire=3
+# A job that goes back into the queue waits a second longer than this; less than 5 is refused, and 120 taken.
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -110,7 +110,19 @@ class Cluster:
         return dict(part.split("=", 1) for part in self.ask("scontrol", "show", "job", "-o", number).split() if "=" in part)
 
     def await_state(self, number, *states):
-        wait_until(f"job {number} {states}", lambda: self.job(number).get("JobState") in states, 90)
+        wait_until(f"job {number} {states}", lambda: self.job(number).get("JobState") in states, 150)
+
+
+def finished(cluster, job, output, restarts):
+    """What the job wrote; it must complete after so many restarts."""
+    try:
+        cluster.await_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+    finally:
+        found, text = cluster.job(job), output.read_text() if output.exists() else ""
+        if (found.get("JobState"), found.get("Restarts")) != ("COMPLETED", restarts):
+            print(found, text, sep="\n", file=sys.stderr)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", restarts)
+    return text
 
 
 def comes_back(cluster, program, folder, expected, output, disturb):
@@ -118,13 +130,7 @@ def comes_back(cluster, program, folder, expected, output, disturb):
     job = cluster.train(program, output)
     wait_until("a logged step", lambda: status(folder / output / "tiny").get("step", 0) >= 1)
     disturb(job)
-    try:
-        cluster.await_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-    finally:
-        text = (folder / f"{output}.txt").read_text()
-        print(f"{output}: {cluster.job(job)}\n{text}", file=sys.stderr)
-    found = cluster.job(job)
-    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), (found, text)
+    text = finished(cluster, job, folder / f"{output}.txt", "1")
     assert "start 1," in text and "goes back into the queue" in text and "start 2," in text, text
     assert result(folder / output / "tiny") == expected, f"another model after {output}"
 
@@ -147,8 +153,7 @@ def main():
                 logs = [path.read_text()[-500:] for path in (*folder.glob("*.out"), *folder.glob("*.log"))]
                 skip(f"SLURM does not start here: {error}\n" + "\n".join(logs))
             whole = cluster.train(program, "whole")
-            cluster.await_state(whole, "COMPLETED", "FAILED")
-            assert cluster.job(whole)["JobState"] == "COMPLETED", (folder / "whole.txt").read_text()
+            finished(cluster, whole, folder / "whole.txt", "0")
             expected = result(folder / "whole/tiny")
             comes_back(cluster, program, folder, expected, "signalled",
                        lambda job: cluster.ask("scancel", "--signal=USR1", "--batch", job))
