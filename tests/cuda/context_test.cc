@@ -133,6 +133,44 @@ TEST_F(CudaContext, AScopesMemoryIsFreeWhenCommunicationIsDoneWithIt) {
   EXPECT_GT(wrong_without, 0) << "the test has nothing to see";
 }
 
+// And what the communication stream writes there comes after compute's last look at it before the scope.
+TEST_F(CudaContext, AScopesMemoryIsFreeWhenComputeIsDoneWithIt) {
+  int wrong_without = 0;
+  for (int number = 1; number <= 30; ++number) {
+    const std::string seed = fmt::format("deferred:{}", number);
+    for (const bool scoped : {true, false}) {
+      const WithStreams with(seed.c_str());
+      const Tensor out = uploaded(0), one = uploaded(1), used = uploaded(5);
+      emulated().synchronize();
+      {
+        const ArenaScope scope(emulated().step());
+        const Tensor in = emulated().step().allocate("test", DType::kF32, {kCount});
+        emulated().copy(in, used);
+        add(Stream::kCompute, out, in);
+      }
+      const auto use = [&] {
+        add(Stream::kCommunication, emulated().step().allocate("test", DType::kF32, {kCount}), one);
+      };
+      if (scoped) {
+        const CommunicationScope scope(emulated());
+        use();
+      } else {
+        const ArenaScope scope(emulated().step());
+        use();
+      }
+      // Either stream may come first until the download.
+      if (!scoped) emulated().wait(Stream::kCompute, emulated().mark(Stream::kCommunication));
+      const bool right = host(out) == std::vector<float>(kCount, 5);
+      if (scoped) {
+        EXPECT_TRUE(right) << seed;
+      } else {
+        wrong_without += right ? 0 : 1;
+      }
+    }
+  }
+  EXPECT_GT(wrong_without, 0) << "the test has nothing to see";
+}
+
 TEST_F(CudaContext, OldMarksAreRefused) {
   const StreamMark first = emulated().mark(Stream::kCompute);
   for (int i = 0; i < 31; ++i) emulated().mark(Stream::kCommunication);
