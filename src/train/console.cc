@@ -37,8 +37,10 @@ std::string train_line(const Record& record, int64_t steps, bool has_moe, std::o
   if (has_moe) line += fmt::format(" | balance {:.2f}", train.moe.balance_loss);
   line += fmt::format(" | lr {:.1e} | grad {:.2f}", train.learning_rate, train.gradient_norm);
   if (has_moe) {
-    line += fmt::format(" | load max/mean {:.2f} dropped {:.1f}%", train.moe.load_max_over_mean,
-                        100 * train.moe.dropped_fraction);
+    line += fmt::format(" | load max/mean {:.2f}", train.moe.load_max_over_mean);
+    if (train.moe.rank_load_max_over_mean > 0) line += fmt::format(" ranks {:.2f}", train.moe.rank_load_max_over_mean);
+    line += fmt::format(" dropped {:.1f}%", 100 * train.moe.dropped_fraction);
+    if (train.waiting_share) line += fmt::format(" waiting {:.0f}%", 100 * *train.waiting_share);
   }
   if (train.tokens_per_second) line += fmt::format(" | {:>5} tok/s", short_count(*train.tokens_per_second));
   if (train.mfu) line += fmt::format(" {:.0f}% of peak", 100 * *train.mfu);

@@ -41,6 +41,10 @@ std::vector<std::pair<std::string, double>> scalars(const Record& record, bool h
       out.emplace_back("moe/load_max_over_mean", train.moe.load_max_over_mean);
       out.emplace_back("moe/dropped_fraction", train.moe.dropped_fraction);
       out.emplace_back("moe/expert_activation", train.moe.expert_activation);
+      if (train.moe.rank_load_max_over_mean > 0) {
+        out.emplace_back("moe/rank_load_max_over_mean", train.moe.rank_load_max_over_mean);
+        if (train.waiting_share) out.emplace_back("moe/waiting_share", *train.waiting_share);
+      }
     }
   }
   for (const ValidationScore& score : record.validation) {
@@ -66,6 +70,7 @@ void StepWindow::add(const StepResult& result, int64_t tokens, double seconds, b
   if (timed) {
     sums_.timed_tokens += tokens;
     sums_.timed_seconds += seconds;
+    sums_.waiting_seconds += result.waiting_seconds;
   }
 }
 
@@ -75,14 +80,17 @@ TrainRecord StepWindow::take() {
                      .learning_rate = sums_.last_learning_rate,
                      .moe = sums_.last_moe,
                      .tokens_per_second = {},
+                     .waiting_share = {},
                      .mfu = {}};
   if (sums_.averaged > 0) {
     const auto n = static_cast<double>(sums_.averaged);
     record.loss = sums_.loss / n;
     record.moe = mean(sums_.moe, n);
+    record.moe.rank_load_max_over_mean = sums_.last_moe.rank_load_max_over_mean;
   }
   if (sums_.timed_seconds > 0) {
     record.tokens_per_second = static_cast<double>(sums_.timed_tokens) / sums_.timed_seconds;
+    if (sums_.waiting_seconds > 0) record.waiting_share = sums_.waiting_seconds / sums_.timed_seconds;
     if (peak_) record.mfu = *record.tokens_per_second * flops_per_token_ / *peak_;
     if (record.mfu > 1.0) record.mfu.reset();  // the peak was measured on a busy machine: no share of it means anything
   }

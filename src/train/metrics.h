@@ -13,13 +13,14 @@
 namespace mhmoe::train {
 
 // What a logged step says. Loss, balance and routing are means over the steps since the last log line (refused steps
-// left out); norm and learning rate are the step's own.
+// left out); norm, learning rate and the load of ranks are the step's own.
 struct TrainRecord {
   double loss = 0;
   double gradient_norm = 0;
   double learning_rate = 0;
   MoeSummary moe;
   std::optional<double> tokens_per_second;  // absent at the first step, which is left out of averages
+  std::optional<double> waiting_share;      // of rank 0's time, waiting for rows of others
   std::optional<double> mfu;                // model FLOPs a second over the measured peak; absent above 1
 
   double perplexity() const;
@@ -48,6 +49,7 @@ struct WindowSums {
   MoeSummary moe;
   int64_t timed_tokens = 0;
   double timed_seconds = 0;
+  double waiting_seconds = 0;  // of these
 };
 
 // Collects steps between two log lines.

@@ -8,10 +8,21 @@ namespace {
 
 constexpr double kActiveShareOfMean = 0.1;
 
+// Assignments of the rank that gets most.
+double busiest_rank(std::span<const int32_t> loads, int64_t ranks) {
+  const size_t each = loads.size() / static_cast<size_t>(ranks);
+  int64_t most = 0;
+  for (size_t first = 0; first < loads.size(); first += each) {
+    const auto own = loads.subspan(first, each);
+    most = std::max(most, std::accumulate(own.begin(), own.end(), int64_t{0}));
+  }
+  return static_cast<double>(most);
+}
+
 }  // namespace
 
 MoeSummary summarize(const nn::MoeConfig& moe, std::optional<double> capacity_factor, int64_t rows,
-                     std::span<const float> balance_loss, std::span<const int32_t> load) {
+                     std::span<const float> balance_loss, std::span<const int32_t> load, int64_t expert_ranks) {
   MoeSummary summary;
   if (balance_loss.empty()) return summary;
   const int64_t capacity = nn::expert_capacity(moe, capacity_factor, rows);
@@ -29,11 +40,15 @@ MoeSummary summarize(const nn::MoeConfig& moe, std::optional<double> capacity_fa
     }
     assignments += layer_assignments;
     summary.balance_loss += balance_loss[layer];
-    if (layer_assignments > 0) summary.load_max_over_mean += std::ranges::max(loads) / mean;
+    if (layer_assignments > 0) {
+      summary.load_max_over_mean += std::ranges::max(loads) / mean;
+      summary.rank_load_max_over_mean += busiest_rank(loads, expert_ranks) / (mean * static_cast<double>(experts));
+    }
   }
   const auto layers = static_cast<double>(balance_loss.size());
   summary.balance_loss /= layers;
   summary.load_max_over_mean /= layers;
+  summary.rank_load_max_over_mean *= expert_ranks > 1 ? static_cast<double>(expert_ranks) / layers : 0;
   summary.expert_activation = static_cast<double>(active) / (layers * static_cast<double>(experts));
   if (assignments > 0) summary.dropped_fraction = static_cast<double>(dropped) / static_cast<double>(assignments);
   return summary;

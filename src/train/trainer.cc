@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include "ops/elementwise.h"
 #include "train/non_finite_probe.h"
@@ -235,8 +236,16 @@ void Trainer::read_result(StepResult& result) {
   result.gradient_norm = outcome.gradient_norm;
   const nn::MoeConfig& moe = config_.model.moe;
   const int64_t rows = config_.train.micro_batch_sequences * config_.data.sequence_length * moe.heads;
-  result.moe = summarize(moe, moe.capacity_factor, rows, memory_->host_balance_loss(), memory_->host_load());
+  result.moe = summarize(moe, moe.capacity_factor, rows, memory_->host_balance_loss(), memory_->host_load(),
+                         groups_.layout.expert_parallel_size);
+  result.waiting_seconds = waited_seconds();
   judge(result, outcome.refused);
+}
+
+// Of this rank's host for rows, in this step.
+double Trainer::waited_seconds() {
+  const double now = groups_.expert->traffic(Communicator::Kind::kAllToAll).waiting_seconds;
+  return now - std::exchange(waited_before_, now);
 }
 
 void Trainer::judge(StepResult& result, bool refused) {

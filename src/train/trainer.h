@@ -31,6 +31,7 @@ struct StepResult {
   double learning_rate = 0;
   Refusal refusal = Refusal::kNone;  // otherwise nothing was changed
   MoeSummary moe;
+  double waiting_seconds = 0;  // of this rank, for rows of others; 0 where a device waits
 
   bool refused() const { return refusal != Refusal::kNone; }
 };
@@ -92,6 +93,7 @@ class Trainer {
   int64_t counted_by_all(const HostBatch& batch) const;
   void observe_parameters(const char* kind, Tensor nn::Parameter::*tensor);
   void read_result(StepResult& result);
+  double waited_seconds();
   void judge(StepResult& result, bool refused);
 
   Context& ctx_;
@@ -106,6 +108,7 @@ class Trainer {
   SpikeGuard spike_guard_;
   Part micro_batch_, last_micro_batch_, update_;
   bool ran_a_step_ = false;
+  double waited_before_ = 0;
   int64_t steps_done_ = 0;
   int64_t refused_in_a_row_ = 0;
 };

@@ -1,6 +1,7 @@
 // How a run begins, or begins again.
 #include <random>
 
+#include "comm/job.h"
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
@@ -65,7 +66,6 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       hash_(first_hash()),
       run_id_(new_run_id()),
       status_(status_of_this_process()) {
-  compare_ranks();
   if (leader_) open_folder(options);
   open_checkpoint();
   if (leader_) log_start();
@@ -104,9 +104,14 @@ void TrainingRun::open_checkpoint() {
 }
 
 std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend, const RunOptions& options) const {
-  if (leader_) check_run_folder(config_, options.start);
+  compare_ranks();
+  MemoryNeed need;
+  comm::agree_after(job_, [&] {
+    if (leader_) check_run_folder(config_, options.start);
+    need = measure_memory(config_, backend.kind, &backend.kernels, compute_, layout());
+  });
   std::unique_ptr<Context> ctx = backend.create_context(local_rank());
-  reserve_memory(*ctx, measure_memory(config_, backend.kind, &backend.kernels, compute_, layout()));
+  reserve_memory(*ctx, need);
   return ctx;
 }
 
@@ -210,6 +215,13 @@ void TrainingRun::log_start() {
   log::info("run {}: device {}, {} with denormal numbers kept, {} parameters", folder_->path(), ctx_->name(),
             compute_ == DType::kBF16 ? "bf16" : "fp32",
             short_count(static_cast<double>(trainer_.task().parameters().parameter_count())));
+  if (job_.size() > 1) {
+    const comm::Layout& layout = groups_.layout;
+    log::info("job: {} ranks on {}, in {} of expert_parallel_size {}", job_.size(),
+              job_.nodes() == 1 ? "one machine" : fmt::format("{} machines", job_.nodes()),
+              layout.replicas() == 1 ? "one group" : fmt::format("{} groups", layout.replicas()),
+              layout.expert_parallel_size);
+  }
   log::info("memory: {:.1f} MiB of state (weights, gradients, optimizer), {:.1f} MiB of activations",
             static_cast<double>(ctx_->state().reserved_bytes()) / kMebibyte,
             static_cast<double>(ctx_->step().reserved_bytes()) / kMebibyte);

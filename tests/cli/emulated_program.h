@@ -63,18 +63,21 @@ class RanksProgram : public EmulatedProgram {
 #endif
   }
 
+  static const char* mpirun() {
+#ifdef MHMOE_MPIRUN
+    return MHMOE_MPIRUN;
+#else
+    return "";
+#endif
+  }
+
   // before: shell commands that every rank runs first, in which $OMPI_COMM_WORLD_RANK is its number.
   Outcome run_ranks(int ranks, const std::string& arguments, const std::string& before) const {
-#ifdef MHMOE_MPIRUN
-    const char* mpirun = MHMOE_MPIRUN;
-#else
-    const char* mpirun = "";
-#endif
     // MPI itself leaks at its end.
     return run_shell(
         fmt::format("export OMP_NUM_THREADS=1 ASAN_OPTIONS=\"$ASAN_OPTIONS:detect_leaks=0\"; "
                     "exec timeout 100 {} -np {} sh -c '{}; exec {} train tiny.json --threads 1 {} {}'",
-                    mpirun, ranks, before, program(), kEightExperts, arguments));
+                    mpirun(), ranks, before, program(), kEightExperts, arguments));
   }
 
   static constexpr const char* kEightExperts =
