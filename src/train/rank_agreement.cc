@@ -4,6 +4,7 @@
 #include <map>
 #include <sstream>
 
+#include "comm/job.h"
 #include "core/file.h"
 #include "core/hash.h"
 
@@ -58,8 +59,11 @@ void require_agreement(Job& job, const std::vector<Compared>& compared) {
     const std::vector<std::string> values = job.gather(one.value);
     const auto differs = [&](const std::string& value) { return value != values[0]; };
     if (std::ranges::none_of(values, differs)) continue;
-    fail(ExitCode::kConfig, "the ranks of this job were started with different things: {}: {}; start all of them alike",
-         one.what, describe(values));
+    throw comm::AgreedError(
+        ExitCode::kConfig,
+        fmt::format("the ranks of this job were started with different things: {}: {}; start all of them alike",
+                    one.what, describe(values)),
+        0);
   }
 }
 

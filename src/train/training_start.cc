@@ -83,13 +83,11 @@ std::optional<double> TrainingRun::peak_of_job(const Backend& backend) const {
 
 void TrainingRun::compare_ranks() const {
   const Origin from = origin();
-  require_agreement(job_,
-                    {{"the configuration", resolved_config(config_)},
-                     {"the program", program_hash()},
-                     {"the training text (data.train)", from.data},
-                     {"the tokenizer (data.tokenizer)", from.tokenizer},
-                     {"the precision (train.precision)", from.compute},
-                     {"the number of sequences a step on each rank", std::to_string(trainer_.local_sequences())}});
+  require_agreement(job_, {{"the configuration", resolved_config(config_)},
+                           {"the program", program_hash()},
+                           {"the training text (data.train)", from.data},
+                           {"the tokenizer (data.tokenizer)", from.tokenizer},
+                           {"the precision (train.precision)", from.compute}});
 }
 
 // The leader has found where the run goes on; the others read the same.
