@@ -1,7 +1,7 @@
 // The whole program as several ranks of the emulated CUDA device and the emulated NCCL: what it trains is what the same
 // ranks train on the CPU, up to rounding, and the same bytes whatever the order of work on streams.
-// Tried: without the wait for the transfer in comm/dispatch.cc the losses are others or the job hangs; without the one
-// in train/gradients.cc's finish() the losses are others.
+// Tried: without the wait for the transfer in comm/dispatch.cc TrainAsTheCpuDoes ran into its time limit; without the
+// one in finish() of train/gradients.cc the capture fails, which then has unjoined work.
 #include "cli/emulated_program.h"
 #include "core/safetensors.h"
 
