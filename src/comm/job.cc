@@ -57,10 +57,11 @@ bool many_ranks() {
   return ranks_job() != nullptr || launched_ranks().value_or(1) > 1;
 }
 
-// Where another rank of this machine has reported already, it is ending this process.
+// Where another rank of this machine, or this one's watchdog, has reported already, it is ending this process, within 2
+// s and the scheduler's delays.
 ExitCode end_alone(ExitCode code, std::string_view message) {
   RanksJob* job = ranks_job().get();
-  if (job != nullptr && !job->claim_report()) std::this_thread::sleep_for(std::chrono::seconds(2));
+  if (job != nullptr && !job->claim_report()) std::this_thread::sleep_for(std::chrono::seconds(4));
   log::error("{}{}", many_ranks() ? fmt::format("rank {}: ", process_rank()) : "", message);
   if (job != nullptr) job->abort(code);
   return code;

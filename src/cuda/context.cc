@@ -92,7 +92,9 @@ class CudaContext final : public Context {
       peers_.wait(event);
     });
   }
+  // Copies to ordinary memory block the host, which would not notice lost ranks: the work before them is waited for.
   void do_download(void* dst, const Tensor& src) override {
+    peers_.wait(compute_.get());
     MHMOE_CUDA_CHECK(cudaMemcpyAsync(dst, src.data, src.bytes(), cudaMemcpyDeviceToHost, compute_.get()));
     peers_.wait(compute_.get());
   }

@@ -1,5 +1,7 @@
 // The whole program as several ranks of the emulated CUDA device and the emulated NCCL: what it trains is what the same
 // ranks train on the CPU, up to rounding, and the same bytes whatever the order of work on streams.
+// Tried: without the wait for the transfer in comm/dispatch.cc TrainAsTheCpuDoes ran into its time limit; without the
+// one in finish() of train/gradients.cc the capture fails, which then has unjoined work.
 #include "cli/emulated_program.h"
 #include "core/safetensors.h"
 
@@ -45,6 +47,17 @@ class EmulatedRanks : public RanksProgram {
     return outcome;
   }
 
+  // (The run's hash begins with the configuration, in which train.cuda_graphs is another.)
+  std::vector<std::string> numbers(const std::string& output) const {
+    std::vector<std::string> all;
+    for (const json::Value& record : records(output)) {
+      for (const char* name : {"train/loss", "train/grad_norm", "train/balance_loss", "moe/dropped_fraction"}) {
+        all.push_back(record.find(name)->text);
+      }
+    }
+    return all;
+  }
+
   SafetensorsFile model(const std::string& output) const {
     return SafetensorsFile(
         (folder_ / output / "tiny/checkpoints/step-00000006/model-00001-of-00001.safetensors").string());
@@ -64,7 +77,8 @@ TEST_F(EmulatedRanks, TrainAsTheCpuDoes) {
 TEST_F(EmulatedRanks, TrainTheSameBytesInAnyOrderOfWork) {
   const std::string fixed = "--set parallel.expert_parallel_size=2 --set model.moe.capacity_factor=1 ";
   train(4, "emulated", "eager", fixed, "true");
-  const std::vector<double> expected = losses("eager");
+  const std::vector<std::string> expected = numbers("eager");
+  ASSERT_EQ(expected.size(), 4 * kSteps);
   const SafetensorsFile weights = model("eager");
   for (const auto& [name, settings] :
        {std::pair("deferred_chunks", "--set parallel.overlap_chunks=2"),
@@ -72,7 +86,7 @@ TEST_F(EmulatedRanks, TrainTheSameBytesInAnyOrderOfWork) {
         std::pair("graphs_chunks", "--set train.cuda_graphs=true --set parallel.overlap_chunks=2")}) {
     SCOPED_TRACE(name);
     train(4, "emulated", name, fixed + settings);
-    EXPECT_EQ(losses(name), expected);
+    EXPECT_EQ(numbers(name), expected);
     const SafetensorsFile found = model(name);
     for (const std::string& tensor : weights.names())
       EXPECT_EQ(found.doubles(tensor), weights.doubles(tensor)) << tensor;
