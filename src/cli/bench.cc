@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "cli/bench_comm.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/output.h"
@@ -95,7 +96,8 @@ void add_shared_options(CLI::App& command, BenchCommand& options) {
 }  // namespace
 
 void add_bench_command(CLI::App& app) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure a device at a model's training: each op, or whole steps");
+  CLI::App* bench = app.add_subcommand(
+      "bench", "Measure a device at a model's training: each op, whole steps, or the ranks' exchange");
   bench->require_subcommand(1);
   bench->footer(
       "Tokens are drawn evenly from the vocabulary and weights are as initialised, so no data is needed.\n"
@@ -120,6 +122,8 @@ void add_bench_command(CLI::App& app) {
       "         mhmoe bench train configs/tiny/mhmoe_8.json --set model.vocab_size=8192 --device cpu --json");
   add_shared_options(*train, *train_options);
   train->callback([train_options] { run_train(*train_options); });
+
+  add_bench_comm_command(*bench);
 }
 
 }  // namespace mhmoe::cli
