@@ -20,7 +20,7 @@ def start(program, folder, output):
 
 
 def end(process, code):
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == code, (process.returncode, output)
     return output
 
@@ -48,7 +48,7 @@ def asked_while_starting(program, folder, expected):
         process = start(program, folder, output)
         time.sleep(delay)
         process.send_signal(signal.SIGUSR1)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
         assert process.returncode in (0, 75), (delay, process.returncode)  # 0: finished before it was asked again
         end(start(program, folder, output), 0)
         assert result(folder / output / "tiny") == expected, f"another model after {output}"

@@ -110,7 +110,7 @@ class Cluster:
         return dict(part.split("=", 1) for part in self.ask("scontrol", "show", "job", "-o", number).split() if "=" in part)
 
     def await_state(self, number, *states):
-        wait_until(f"job {number} {states}", lambda: self.job(number).get("JobState") in states, 150)
+        wait_until(f"job {number} {states}", lambda: self.job(number).get("JobState") in states, 240)
 
 
 def finished(cluster, job, output, restarts):
