@@ -22,12 +22,13 @@ class EmulatedFaults : public RanksProgram {
     return outcome;
   }
 
-  static void expect_one_error(const Outcome& outcome, const std::vector<std::string>& parts) {
+  // The first; another rank may find its own loss before it is ended.
+  static void expect_first_error(const Outcome& outcome, const std::vector<std::string>& parts) {
     std::vector<std::string> errors;
     for (const std::string& line : lines_of(outcome.err)) {
       if (line.starts_with("error: ")) errors.push_back(line);
     }
-    ASSERT_EQ(errors.size(), 1u) << outcome.err;
+    ASSERT_FALSE(errors.empty()) << outcome.err;
     for (const std::string& part : parts) EXPECT_NE(errors[0].find(part), std::string::npos) << outcome.err;
   }
 
@@ -54,7 +55,7 @@ TEST_F(EmulatedFaults, AStoppedRankIsNamed) {
     const Outcome outcome = run_with_signal("STOP", streams);
     EXPECT_EQ(outcome.code, 81) << outcome.err;
     EXPECT_LT(seconds_, kAfterTimeout) << outcome.err;
-    expect_one_error(outcome, {"rank 2", "stands still"});
+    expect_first_error(outcome, {"rank 2", "stands still"});
   }
 }
 
@@ -62,7 +63,7 @@ TEST_F(EmulatedFaults, AStoppedRankThatNcclFindsFirstEndsTheJob) {
   const Outcome outcome = run_with_signal("STOP", std::string(kDeferred) + kNcclFinds);
   EXPECT_EQ(outcome.code, 81) << outcome.err;
   EXPECT_LT(seconds_, kAfterTimeout) << outcome.err;
-  expect_one_error(outcome, {});
+  expect_first_error(outcome, {});
 }
 
 TEST_F(EmulatedFaults, AKernelsFaultOnOneRankEndsTheJobWithItsCode) {
@@ -72,7 +73,7 @@ TEST_F(EmulatedFaults, AKernelsFaultOnOneRankEndsTheJobWithItsCode) {
       fmt::format("{}; if [ $OMPI_COMM_WORLD_RANK = 2 ]; then export EMULATOR_FAIL=fault:900; fi", kDeferred));
   EXPECT_EQ(outcome.code, 69) << outcome.err;
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
-  expect_one_error(outcome, {"rank 2: ", "a kernel failed and this process can no longer use the device"});
+  expect_first_error(outcome, {"rank 2: ", "a kernel failed and this process can no longer use the device"});
 }
 
 }  // namespace
