@@ -51,7 +51,7 @@ class Collective {
       std::byte* total = call.parts[0].get();
       for (size_t r = 1; r < call.parts.size(); ++r) reduce(type, operation, total, call.parts[r].get(), count);
       finish_reduction(type, operation, total, count, static_cast<int>(call.parts.size()));
-      std::memcpy(buffer, total, bytes);
+      if (bytes > 0) std::memcpy(buffer, total, bytes);
     };
   }
 

@@ -106,7 +106,7 @@ class Exchange::Flight {
       if (send.peer != rank()) continue;
       while (receive != call_.receives.end() && receive->peer != rank()) ++receive;
       if (receive == call_.receives.end()) return;
-      std::memmove(receive->data, send.data, send.bytes);
+      if (send.bytes > 0) std::memmove(receive->data, send.data, send.bytes);
       ++receive;
     }
   }
@@ -148,7 +148,8 @@ void copy_to_self(std::vector<Call>& calls) {
     if (!to_self(call, Kind::kReceive)) continue;
     send = std::find_if(send, calls.end(), [&](const Call& other) { return to_self(other, Kind::kSend); });
     if (send == calls.end() || send->clique != call.clique || send->sends[0].bytes != call.receives[0].bytes) break;
-    std::memmove(call.receives[0].data, send->sends[0].data, call.receives[0].bytes);
+    const Message& own = call.receives[0];
+    if (own.bytes > 0) std::memmove(own.data, send->sends[0].data, own.bytes);
     ++send, ++received;
   }
   if (sent != received) throw Fault("NCCL: a rank's message to itself has one end in a group");
