@@ -135,7 +135,7 @@ RankBoard& Board::of(int local_rank) const {
 bool Board::claim_report(int local_rank) {
   auto& reporter = *static_cast<std::atomic<int64_t>*>(memory_);
   int64_t nobody = 0;
-  return reporter.compare_exchange_strong(nobody, local_rank + 1) || nobody == local_rank + 1;
+  return reporter.compare_exchange_strong(nobody, local_rank + 1);
 }
 
 }  // namespace mhmoe::comm

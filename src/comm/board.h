@@ -86,7 +86,7 @@ class Board {
 
   const std::string& name() const { return name_; }
   RankBoard& of(int local_rank) const;
-  // True for the first rank of the machine that reports the job's end, and for that rank again.
+  // True once, for the first of the machine that reports the job's end: a rank, or its watchdog.
   bool claim_report(int local_rank);
 
  private:

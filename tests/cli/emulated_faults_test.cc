@@ -13,7 +13,7 @@ class EmulatedFaults : public RanksProgram {
   // Rank 2 gets the signal some steps after the first.
   Outcome run_with_signal(const std::string& signal, const std::string& streams) {
     const std::string in_background = fmt::format(
-        "if [ $OMPI_COMM_WORLD_RANK = 2 ]; then (for i in $(seq 400); do sleep 0.05; "
+        "if [ $OMPI_COMM_WORLD_RANK = 2 ]; then (for i in $(seq 1200); do sleep 0.05; "
         "if [ -s runs/tiny/metrics.jsonl ]; then sleep 0.2; touch signalled; kill -{} $$; break; fi; "
         "done) & fi; {}",
         signal, streams);
