@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "comm/faulty_communicator.h"
 #include "comm/job.h"
 
 namespace mhmoe {
@@ -95,6 +96,16 @@ void check(std::string_view fault, const Job& job) {
   if (fault == "agreed_one" && job.rank() == kFaultyRank) fail(ExitCode::kMissingInput, "no file x");
 }
 
+// Of the communicator: in the exchange of step 5.
+test::Fault fault_of(std::string_view fault, const Job& job) {
+  using Kind = test::Fault::Kind;
+  if (job.rank() != kFaultyRank) return {};
+  const int64_t call = 2 * (kFaultyStep - 1) + 1;
+  if (fault == "drop") return {.kind = Kind::kDrop, .call = call};
+  if (fault == "die") return {.kind = Kind::kDie, .call = call + 1};
+  return {};
+}
+
 void run(std::string_view fault, double timeout) {
   Job& job = comm::job();
   const char* flight = std::getenv("FLIGHT");
@@ -105,7 +116,8 @@ void run(std::string_view fault, double timeout) {
   if (job.size() == 1) return;
   std::vector<int> all(static_cast<size_t>(job.size()));
   std::iota(all.begin(), all.end(), 0);
-  Driver driver{fault, job, job.create_host_communicator(all), std::vector<float>(64), std::vector<float>(64)};
+  auto world = std::make_unique<test::FaultyCommunicator>(job.create_host_communicator(all), fault_of(fault, job));
+  Driver driver{fault, job, std::move(world), std::vector<float>(64), std::vector<float>(64)};
   driver.run();
 }
 

@@ -96,6 +96,12 @@ TEST_F(Faults, AKilledRankEndsTheJob) {
   EXPECT_LT(outcome.seconds, 10);
 }
 
+TEST_F(Faults, ARankThatDiesAtACollectiveEndsTheJob) {
+  const Outcome outcome = run("die");
+  EXPECT_EQ(outcome.code, 137) << outcome.text;
+  EXPECT_LT(outcome.seconds, 10);
+}
+
 TEST_F(Faults, ARankThatExitsEndsTheJob) {
   const Outcome outcome = run("exit");
   EXPECT_EQ(outcome.code, 3) << outcome.text;
@@ -155,6 +161,7 @@ TEST_F(Faults, AnExceptionOfOneRankEndsTheJobWithItsCode) {
 
 TEST_F(Faults, ASkippedCollectiveNamesBothRanks) {
   expect_one_error(run("skip", 600), 70, 5, {"ranks call different collectives", "rank 2", "all_reduce", "all_to_all"});
+  expect_one_error(run("drop", 600), 70, 5, {"ranks call different collectives", "rank 2", "all_reduce", "all_to_all"});
 }
 
 TEST_F(Faults, AnotherSizeNamesBothRanks) {

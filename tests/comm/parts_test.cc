@@ -3,7 +3,6 @@
 
 #include <sched.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <thread>
 
@@ -112,22 +111,22 @@ TEST(Board, OneRankReports) {
 // All words of an operation are written alike: a reader never sees two writes at once.
 TEST(Board, OperationsAreReadWhole) {
   PublishedOperation published{};
-  std::atomic<bool> stop = false;
-  std::thread writer([&] {
-    for (int64_t i = 1; !stop; ++i) {
+  std::jthread writer([&](const std::stop_token& stop) {
+    for (int64_t i = 1; !stop.stop_requested(); ++i) {
       published.store({.group = static_cast<uint64_t>(i), .number = static_cast<uint64_t>(i), .bytes = i, .step = i});
     }
   });
   int seen = 0;
-  while (seen < 1000) {
+  while (seen < 200000) {
     const std::optional<Operation> operation = published.load();
-    if (!operation) continue;
+    if (!operation) {
+      std::this_thread::yield();
+      continue;
+    }
     ++seen;
-    EXPECT_EQ(operation->bytes, operation->step);
-    EXPECT_EQ(operation->group, static_cast<uint64_t>(operation->step));
+    ASSERT_EQ(operation->bytes, operation->step);
+    ASSERT_EQ(operation->group, static_cast<uint64_t>(operation->step));
   }
-  stop = true;
-  writer.join();
 }
 
 // Two ranks' watchdogs in one process, over one board.

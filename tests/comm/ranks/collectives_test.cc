@@ -86,6 +86,14 @@ TEST_P(Collectives, ReduceScatterAlsoInPlace) {
   });
 }
 
+// f(rank, where its n elements begin, element)
+template <class F>
+void for_parts(const Communicator& group, int64_t n, F&& f) {
+  for (int p = 0; p < group.size(); ++p) {
+    for (int64_t i = 0; i < n; ++i) f(group.ranks()[static_cast<size_t>(p)], p * n, i);
+  }
+}
+
 TEST_P(Collectives, AllGatherOfEveryTypeAlsoInPlace) {
   for_groups([](Communicator& group) {
     for (const DType dtype : kTypes) {
@@ -96,10 +104,10 @@ TEST_P(Collectives, AllGatherOfEveryTypeAlsoInPlace) {
           const Tensor own = out.tensor().slice(group.rank() * n, n);
           if (in_place && n > 0) std::memcpy(own.data, in.tensor().data, own.bytes());
           group.wait(group.all_gather(out.tensor(), in_place ? own : in.tensor(), "test"));
-          for (int64_t i = 0; i < out.count(); ++i) {
-            ASSERT_EQ(out.get(i), value_of(group.ranks()[static_cast<size_t>(i / n)], i % n))
-                << to_string(dtype) << " element " << i << " of " << n << " a rank";
-          }
+          for_parts(group, n, [&](int from, int64_t begin, int64_t i) {
+            ASSERT_EQ(out.get(begin + i), value_of(from, i))
+                << to_string(dtype) << " from " << from << " element " << i << " of " << n;
+          });
           EXPECT_TRUE(out.untouched_behind());
         }
       }
@@ -114,11 +122,10 @@ TEST_P(Collectives, AllToAllIsATransposition) {
         Values in(dtype, n * group.size()), out(dtype, n * group.size());
         for (int64_t i = 0; i < in.count(); ++i) in.set(i, value_of(job().rank(), i));
         group.wait(group.all_to_all(out.tensor(), in.tensor(), "test"));
-        for (int64_t i = 0; i < out.count(); ++i) {
-          const int from = group.ranks()[static_cast<size_t>(i / n)];
-          ASSERT_EQ(out.get(i), value_of(from, group.rank() * n + i % n))
-              << to_string(dtype) << " element " << i << " of " << n << " a rank";
-        }
+        for_parts(group, n, [&](int from, int64_t begin, int64_t i) {
+          ASSERT_EQ(out.get(begin + i), value_of(from, group.rank() * n + i))
+              << to_string(dtype) << " from " << from << " element " << i << " of " << n;
+        });
         EXPECT_TRUE(out.untouched_behind());
       }
     }
