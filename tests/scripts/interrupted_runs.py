@@ -1,6 +1,8 @@
 """Small runs that are stopped while they train: what launch_test.py and slurm_test.py share."""
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +25,16 @@ CONFIG = {
     "evaluation": {"every_steps": 1000, "tokens": 100}, "checkpoint": {"every_steps": 0}, "log": {"every_steps": 50},
 }
 ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1")
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent():
+    """In a child: it gets SIGTERM when the test ends, however that does. Shells start background commands with SIGINT
+    ignored, which it would inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def skip(why):

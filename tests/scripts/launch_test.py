@@ -9,14 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from interrupted_runs import ENVIRONMENT, LAUNCH, MPIRUN, RANKS, prepare, result, skip, status, wait_until
+from interrupted_runs import (ENVIRONMENT, LAUNCH, MPIRUN, RANKS, end_with_parent, prepare, result, skip,
+                              status, wait_until)
 
 
 def start(program, folder, output):
-    # Shells start background commands with SIGINT ignored, which would be inherited.
     return subprocess.Popen([LAUNCH, *MPIRUN, "-np", str(RANKS), program, "train", "tiny.json", "--threads", "1",
                              "--output-dir", output], cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                            stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
 
 
 def end(process, code):
