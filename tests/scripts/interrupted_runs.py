@@ -11,18 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "scripts/launch.sh"
 RANKS = 2
-# Ranks that wait give way: the machine may have other work.
-MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--mca", "mpi_yield_when_idle", "1", "--mca",
-          "btl_vader_single_copy_mechanism", "none"]
+MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--mca", "btl_vader_single_copy_mechanism", "none"]
 CONFIG = {
     "name": "tiny",
     "data": {"train": [{"path": "text"}], "validation": [{"name": "text", "path": "text"}], "tokenizer": "bytes",
              "sequence_length": 16},
     "model": {"layers": 2, "hidden_size": 16, "attention_heads": 2, "ffn": {"hidden_size": 16},
               "moe": {"every_n_layers": 2, "experts": 4, "top_k": 2, "heads": 2, "expert_hidden_size": 16}},
-    "train": {"steps": 1000, "batch_tokens": 64, "micro_batch_sequences": 2, "precision": "fp32",
+    "train": {"batch_tokens": 64, "micro_batch_sequences": 2, "precision": "fp32",
               "learning_rate": {"peak": 1e-2, "final": 1e-3, "warmup_steps": 2}},
-    "evaluation": {"every_steps": 1000, "tokens": 100}, "checkpoint": {"every_steps": 0}, "log": {"every_steps": 50},
+    "evaluation": {"tokens": 100}, "checkpoint": {"every_steps": 0}, "log": {"every_steps": 50},
 }
 ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1")
 
@@ -42,7 +40,8 @@ def skip(why):
     sys.exit(77)
 
 
-def prepare(program, folder):
+def prepare(program, folder, steps):
+    CONFIG["train"]["steps"] = CONFIG["evaluation"]["every_steps"] = steps
     (folder / "text.jsonl").write_text("".join(
         json.dumps({"text": f"document {i}: the quick brown fox jumps {i * i} times"}) + "\n" for i in range(60)))
     subprocess.run([program, "prepare", "--input", "text.jsonl", "--output", "text", "--tokenizer", "bytes"], cwd=folder,

@@ -86,7 +86,7 @@ def main():
         skip("no mpirun")
     with tempfile.TemporaryDirectory(prefix="mhmoe-launch-") as name:
         folder = Path(name)
-        prepare(program, folder)
+        prepare(program, folder, 300)
         end(start(program, folder, "whole"), 0)
         expected = result(folder / "whole/tiny")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):

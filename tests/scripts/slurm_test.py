@@ -151,7 +151,7 @@ def main():
         skip("SLURM's daemons are started as root")
     with tempfile.TemporaryDirectory(prefix="mhmoe-slurm-") as name:
         folder = Path(name)
-        prepare(program, folder)
+        prepare(program, folder, 2000)  # some seconds: SLURM preempts two seconds after it is asked
         cluster = Cluster(folder)
         try:
             try:
