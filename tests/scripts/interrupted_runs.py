@@ -63,7 +63,7 @@ def result(run):
     return manifest["state"]["run_hash"], {name: tensor["xxh3"] for name, tensor in manifest["tensors"].items()}
 
 
-def wait_until(what, happened, seconds=60):
+def wait_until(what, happened, seconds=240):
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"

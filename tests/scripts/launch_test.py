@@ -93,7 +93,7 @@ def main():
             stopped_by(program, folder, expected, number)
         asked_while_starting(program, folder, expected)
         asked_twice(program, folder)
-    print("SIGTERM, SIGINT, SIGHUP and SIGUSR1: saved, 75, the same bytes; early ones too; the second SIGTERM ends at once")
+    print("each signal: saved, 75, the same bytes; early ones too; the second SIGTERM ends at once")
 
 
 if __name__ == "__main__":

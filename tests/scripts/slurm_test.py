@@ -35,6 +35,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 ReturnToService=2
+MinJobAge=3600
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
@@ -151,7 +152,7 @@ def main():
         skip("SLURM's daemons are started as root")
     with tempfile.TemporaryDirectory(prefix="mhmoe-slurm-") as name:
         folder = Path(name)
-        prepare(program, folder, 2000)  # some seconds: SLURM preempts two seconds after it is asked
+        prepare(program, folder, 2000)  # some seconds: SLURM preempts two after it is asked
         cluster = Cluster(folder)
         try:
             try:
