@@ -3,6 +3,7 @@
 is preempted, go back into the queue and come to the bytes of one that was left alone. usage: slurm_test.py MHMOE"""
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from interrupted_runs import ENVIRONMENT, MPIRUN, RANKS, ROOT, prepare, result, skip, status, wait_until
+from interrupted_runs import (ENVIRONMENT, MPIRUN, RANKS, ROOT, end_with_parent, prepare, result, skip,
+                              status, wait_until)
 
 CONFIGURATION = """
 ClusterName=test
@@ -33,6 +35,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 ReturnToService=2
+MinJobAge=3600
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
@@ -78,12 +81,16 @@ class Cluster:
 
     def daemon(self, command):
         with open(self.folder / f"{command[0]}.out", "w") as output:
-            self.daemons.append(subprocess.Popen(command, env=self.environment, stdout=output, stderr=output))
+            self.daemons.append(subprocess.Popen(command, env=self.environment, stdout=output, stderr=output,
+                                                 preexec_fn=end_with_parent))
 
     def stop(self):
         if len(self.daemons) == 3:
-            subprocess.run(["scancel", "--full", "--user=root"], env=self.environment, check=False, capture_output=True)
-            time.sleep(1)
+            self.ask("scancel", "--signal=KILL", "--full", "--user=root")
+            self.ask("scancel", "--user=root")
+            end = time.monotonic() + 20
+            while self.ask("squeue", "-h") and time.monotonic() < end:
+                time.sleep(0.2)
         for daemon in reversed(self.daemons):
             daemon.terminate()
             try:
@@ -136,6 +143,7 @@ def comes_back(cluster, program, folder, expected, output, disturb):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the daemons are ended
     program = Path(sys.argv[1]).resolve()
     for command in ("sbatch", "slurmctld", "slurmd", "munged", "mpirun"):
         if not shutil.which(command):
@@ -144,7 +152,7 @@ def main():
         skip("SLURM's daemons are started as root")
     with tempfile.TemporaryDirectory(prefix="mhmoe-slurm-") as name:
         folder = Path(name)
-        prepare(program, folder)
+        prepare(program, folder, 2000)  # some seconds: SLURM preempts two after it is asked
         cluster = Cluster(folder)
         try:
             try:
