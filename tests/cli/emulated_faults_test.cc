@@ -17,7 +17,7 @@ class EmulatedFaults : public RanksProgram {
         "if [ -s runs/tiny/metrics.jsonl ]; then sleep 0.2; touch signalled; kill -{} $$; break; fi; "
         "done) & fi; {}",
         signal, streams);
-    const Outcome outcome = run_ranks(4, kEndless, in_background);
+    Outcome outcome = run_ranks(4, kEndless, in_background);
     seconds_ = std::chrono::duration<double>(Clock::now() - last_write_time(folder_ / "signalled")).count();
     return outcome;
   }
