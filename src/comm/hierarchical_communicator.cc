@@ -125,8 +125,9 @@ class HierarchicalCommunicator final : public Communicator {
 
   // The first step. Returns what was received, ordered by place and there by the node it goes to.
   Tensor within_node(const RowExchange& rows, const Counts& passing, std::string_view purpose) {
-    const Tensor packed = allocate(rows.in, sum_of(rows.send_rows));
     const Tensor received = allocate(rows.in, sum_of(passing));
+    const ArenaScope packing(ctx_.step());
+    const Tensor packed = allocate(rows.in, sum_of(rows.send_rows));
     Counts sent(static_cast<size_t>(places_)), coming(static_cast<size_t>(places_));
     int64_t end = 0;
     for (int place = 0; place < places_; ++place) {
