@@ -97,9 +97,13 @@ class HierarchicalCommunicator final : public Communicator {
 
   Communicator& node() const { return *levels_.node; }
   Communicator& between() const { return *levels_.between; }
-  size_t number(int node, int place) const { return static_cast<size_t>(node * places_ + place); }
+  size_t number(int node, int place) const {
+    return static_cast<size_t>(node) * static_cast<size_t>(places_) + static_cast<size_t>(place);
+  }
   // Of what is ordered by place first.
-  size_t by_place(int place, int node) const { return static_cast<size_t>(place * nodes_ + node); }
+  size_t by_place(int place, int node) const {
+    return static_cast<size_t>(place) * static_cast<size_t>(nodes_) + static_cast<size_t>(node);
+  }
 
   Transfer exchange(const RowExchange& rows, std::string_view purpose) {
     MHMOE_CHECK(rows.out.dtype == rows.in.dtype && rows.out.cols() == rows.in.cols(), "[{}] out is {}, in is {}",

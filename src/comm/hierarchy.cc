@@ -6,7 +6,8 @@ namespace mhmoe::comm {
 
 std::optional<NodeGrid> node_grid(int group_size, std::span<const int> nodes) {
   if (nodes.empty()) return NodeGrid{.nodes = 1, .ranks_per_node = group_size};
-  const auto here = static_cast<int>(std::ranges::count(nodes.first(static_cast<size_t>(group_size)), nodes[0]));
+  int here = 1;  // of the first group, on the first node
+  while (here < group_size && nodes[static_cast<size_t>(here)] == nodes[0]) ++here;
   if (group_size % here != 0) return std::nullopt;
   for (size_t rank = 1; rank < nodes.size(); ++rank) {
     const size_t member = rank % static_cast<size_t>(group_size);

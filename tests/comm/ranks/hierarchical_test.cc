@@ -20,7 +20,7 @@ class HierarchicalAllToAll : public testing::TestWithParam<DType> {
     flat_ = make_groups(cpu::backend(), *ctx_, job(), layout());
     stepwise_ = make_groups(cpu::backend(), *ctx_, job(), layout(), options_);
   }
-  ~HierarchicalAllToAll() override { configure_job({.ranks_per_node = kRanks}); }
+  void TearDown() override { configure_job({.ranks_per_node = kRanks}); }
 
   static Layout layout() { return make_layout(kRanks, job().rank(), kRanks, kRanks); }
   static Traffic traffic(const ParallelGroups& groups) { return groups.expert->traffic(Communicator::Kind::kAllToAll); }
