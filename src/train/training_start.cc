@@ -224,7 +224,6 @@ void TrainingRun::log_start() {
   log::info("memory: {:.1f} MiB of state (weights, gradients, optimizer), {:.1f} MiB of activations",
             static_cast<double>(ctx_->state().reserved_bytes()) / kMebibyte,
             static_cast<double>(ctx_->step().reserved_bytes()) / kMebibyte);
-  const bool several_nodes = nodes_.back() > 0;
   if (groups_.hierarchical) {
     log::info("routed rows travel inside the node first, then between nodes (parallel.hierarchical_all_to_all)");
   } else if (nodes_.back() > 0 && config_.parallel.hierarchical_all_to_all == Hierarchical::kOn) {
