@@ -78,7 +78,8 @@ Dispatch::Travel Dispatch::start(const Tensor& out, const std::vector<int64_t>& 
                                         .send_begin = sent.begin,
                                         .send_rows = sent.rows,
                                         .receive_begin = received.begin,
-                                        .receive_rows = received.rows},
+                                        .receive_rows = received.rows,
+                                        .equal = places_.equal},
                                        purpose(what));
   return travel;
 }

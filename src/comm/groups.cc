@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/hierarchical_communicator.h"
 #include "device/self_communicator.h"
 #include "device/sizing_communicator.h"
 
@@ -32,6 +33,30 @@ struct Ranks {
   std::vector<int> world, expert, replica;
 };
 
+// The groups of a layout; create(ranks) makes one communicator.
+template <class Create>
+ParallelGroups make_all(Context& ctx, Job& job, const Layout& layout, const GroupOptions& options, Create&& create) {
+  const Ranks ranks(layout);
+  ParallelGroups groups{.job = &job,
+                        .layout = layout,
+                        .world = create(ranks.world),
+                        .expert = create(ranks.expert),
+                        .replica = create(ranks.replica)};
+  // Of all ranks or of none, since all must create communicators at the same places.
+  const std::optional<NodeGrid> grid = node_grid(layout.expert_parallel_size, options.nodes);
+  groups.hierarchical = grid && use_hierarchy(options.hierarchical, *grid, options.message_bytes);
+  if (!groups.hierarchical) return groups;
+  std::vector<int> node, between;
+  for (int i = 0; i < layout.expert_parallel_size; ++i) {
+    const int rank = ranks.expert[static_cast<size_t>(i)], places = grid->ranks_per_node;
+    if (i / places == layout.expert_rank() / places) node.push_back(rank);
+    if (i % places == layout.expert_rank() % places) between.push_back(rank);
+  }
+  Levels levels{.flat = std::move(groups.expert), .node = create(node), .between = create(between)};
+  groups.expert = make_hierarchical_communicator(ctx, std::move(levels));
+  return groups;
+}
+
 // A rank alone needs no library.
 std::unique_ptr<Communicator> make_one(const Backend& backend, Context& ctx, Job& job, const std::vector<int>& ranks) {
   if (job.size() == 1) return make_self_communicator(ctx, job.rank());
@@ -54,13 +79,16 @@ Layout make_layout(int world, int rank, int64_t experts, int64_t asked) {
   return {.world = world, .expert_parallel_size = static_cast<int>(asked), .rank = rank};
 }
 
-ParallelGroups make_groups(const Backend& backend, Context& ctx, Job& job, const Layout& layout) {
-  const Ranks ranks(layout);
-  return {.job = &job,
-          .layout = layout,
-          .world = make_one(backend, ctx, job, ranks.world),
-          .expert = make_one(backend, ctx, job, ranks.expert),
-          .replica = make_one(backend, ctx, job, ranks.replica)};
+std::vector<int> nodes_of_ranks(Job& job) {
+  std::vector<int> nodes;
+  for (const std::string& node : job.gather(std::to_string(job.node()))) nodes.push_back(std::stoi(node));
+  return nodes;
+}
+
+ParallelGroups make_groups(const Backend& backend, Context& ctx, Job& job, const Layout& layout,
+                           const GroupOptions& options) {
+  return make_all(ctx, job, layout, options,
+                  [&](const std::vector<int>& ranks) { return make_one(backend, ctx, job, ranks); });
 }
 
 ParallelGroups make_single_groups(Context& ctx) {
@@ -71,14 +99,10 @@ ParallelGroups make_single_groups(Context& ctx) {
           .replica = make_self_communicator(ctx)};
 }
 
-ParallelGroups make_sizing_groups(Context& ctx, const Layout& layout) {
+ParallelGroups make_sizing_groups(Context& ctx, const Layout& layout, const GroupOptions& options) {
   if (layout.world == 1) return make_single_groups(ctx);
-  const Ranks ranks(layout);
-  return {.job = &single_job(),
-          .layout = layout,
-          .world = make_sizing_communicator(layout.rank, ranks.world),
-          .expert = make_sizing_communicator(layout.rank, ranks.expert),
-          .replica = make_sizing_communicator(layout.rank, ranks.replica)};
+  return make_all(ctx, single_job(), layout, options,
+                  [&](const std::vector<int>& ranks) { return make_sizing_communicator(layout.rank, ranks); });
 }
 
 }  // namespace mhmoe::comm

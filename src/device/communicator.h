@@ -20,13 +20,15 @@ struct Transfer {
 struct RowExchange {
   Tensor out, in;
   std::span<const int64_t> send_begin, send_rows, receive_begin, receive_rows;
+  bool equal = false;  // as all ranks know, each sends every rank as many rows
 };
 
 // Bytes that went to other ranks, and what became of them on this one.
 struct Traffic {
   int64_t calls = 0;
-  int64_t bytes = 0;           // sent to other ranks; what stays on this rank does not count
-  double waiting_seconds = 0;  // of the host; 0 where a device waits instead
+  int64_t bytes = 0;                // sent to other ranks; what stays on this rank does not count
+  int64_t bytes_between_nodes = 0;  // of these; counted by communicators that send in steps, 0 for others
+  double waiting_seconds = 0;       // of the host; 0 where a device waits instead
 };
 
 // All ranks of the group enter every call in the same order, also with nothing to send. A call begins when what the

@@ -172,7 +172,7 @@ Table parallel_keys() {
           [](auto& c) -> auto& { return c.parallel.verify_transfers; }),
       choice(
           "parallel.hierarchical_all_to_all", hierarchical,
-          "what plan counts: rows sent within a node first, then between nodes; runs send them straight to their rank",
+          "send rows within a node first, then between nodes; auto: where messages are small",
           [](auto& c) -> auto& { return c.parallel.hierarchical_all_to_all; }),
       zero_is_null(integer(
           "parallel.ranks_per_node", 1, 1 << 20, "ranks of a machine; null: as the launcher says",

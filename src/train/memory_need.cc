@@ -6,9 +6,9 @@
 namespace mhmoe::train {
 
 MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops::KernelTable* kernels, DType compute,
-                          const comm::Layout& layout) {
+                          const comm::Layout& layout, const comm::GroupOptions& options) {
   const std::unique_ptr<Context> ctx = make_sizing_context(device, kernels);
-  const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, layout);
+  const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, layout, options);
   Trainer trainer(*ctx, config, compute, groups);
   trainer.step(HostBatch(trainer.local_sequences(), config.data.sequence_length));
   const HostBatch sequences(config.train.micro_batch_sequences, config.data.sequence_length);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/hierarchy.h"
 #include "data/on_bad_block.h"
 #include "nn/model_config.h"
 
@@ -91,7 +92,7 @@ struct LogConfig {
   int64_t routing_every_steps = 1000;  // 0: none
 };
 
-enum class Hierarchical : uint8_t { kAuto, kOn, kOff };
+using comm::Hierarchical;
 
 // Without effect on one rank.
 struct ParallelConfig {

@@ -56,11 +56,6 @@ void check_layout(const RunConfig& config, const Context& ctx, const comm::Layou
          micro_batches, config.train.micro_batch_sequences, layout.world, divisors_of(micro_batches, 4096),
          divisors_of(sequences, 4096));
   }
-  if (config.parallel.hierarchical_all_to_all == Hierarchical::kOn && layout.world > 1 && !ctx.sizing()) {
-    fail(ExitCode::kConfig,
-         "parallel.hierarchical_all_to_all: \"on\" is not available in this version, whose runs send rows straight to "
-         "their rank; expected \"auto\" or \"off\" (mhmoe plan counts both)");
-  }
   const bool shared_out = layout.expert_parallel_size > 1;
   const bool host_waits = shared_out && (!config.model.moe.capacity_factor || config.parallel.verify_transfers);
   if (host_waits && (graphs || config.train.forbid_host_sync)) {

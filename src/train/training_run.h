@@ -13,6 +13,7 @@
 #include "data/tokenizer.h"
 #include "train/checkpoint_saver.h"
 #include "train/console.h"
+#include "train/group_options.h"
 #include "train/resume_state.h"
 #include "train/run.h"
 #include "train/run_clock.h"
@@ -36,6 +37,7 @@ class TrainingRun {
   Origin origin() const;
   RunHash first_hash() const;
   comm::Layout layout() const;
+  comm::GroupOptions group_options() const { return train::group_options(config_, compute_, layout(), nodes_); }
   void compare_ranks() const;
   std::optional<double> peak_of_job(const Backend& backend) const;
   void open_checkpoint();
@@ -86,6 +88,7 @@ class TrainingRun {
   data::PrefetchingLoader prefetch_;
   Evaluation evaluation_;
   DType compute_;
+  std::vector<int> nodes_;  // of every rank
   std::unique_ptr<Context> ctx_;
   comm::ParallelGroups groups_;
   Trainer trainer_;

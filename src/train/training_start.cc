@@ -50,8 +50,9 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       prefetch_(loader_, config_.train.batch_tokens / config_.data.sequence_length),
       evaluation_(config_, *tokenizer_),
       compute_(compute_dtype(config_.train.precision, backend.prefers_bf16(local_rank()))),
+      nodes_(comm::nodes_of_ranks(job_)),
       ctx_(create_context(backend, options)),
-      groups_(comm::make_groups(backend, *ctx_, job_, layout())),
+      groups_(comm::make_groups(backend, *ctx_, job_, layout(), group_options())),
       trainer_(*ctx_, config_, compute_, groups_),
       has_moe_(trainer_.task().moe_layers() > 0),
       flops_per_token_(training_flops_per_token(config_.model, config_.data.sequence_length)),
@@ -106,7 +107,7 @@ std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend, con
   MemoryNeed need;
   comm::agree_after(job_, [&] {
     if (leader_) check_run_folder(config_, options.start);
-    need = measure_memory(config_, backend.kind, &backend.kernels, compute_, layout());
+    need = measure_memory(config_, backend.kind, &backend.kernels, compute_, layout(), group_options());
   });
   std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   reserve_memory(*ctx, need);
@@ -223,6 +224,13 @@ void TrainingRun::log_start() {
   log::info("memory: {:.1f} MiB of state (weights, gradients, optimizer), {:.1f} MiB of activations",
             static_cast<double>(ctx_->state().reserved_bytes()) / kMebibyte,
             static_cast<double>(ctx_->step().reserved_bytes()) / kMebibyte);
+  if (groups_.hierarchical) {
+    log::info("routed rows travel inside the node first, then between nodes (parallel.hierarchical_all_to_all)");
+  } else if (nodes_.back() > 0 && config_.parallel.hierarchical_all_to_all == Hierarchical::kOn) {
+    log::warning(
+        "parallel.hierarchical_all_to_all is on, but expert-parallel groups have not the same number of ranks, and "
+        "several, on each of several nodes: routed rows are sent directly");
+  }
   const int64_t sequences = loader_.sequence_count();
   log::info("data: {} tokens of training text; {} steps of {} tokens read them {:.2f} times",
             short_count(static_cast<double>(sequences * config_.data.sequence_length)), config_.train.steps,

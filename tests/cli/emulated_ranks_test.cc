@@ -93,6 +93,23 @@ TEST_F(EmulatedRanks, TrainTheSameBytesInAnyOrderOfWork) {
   }
 }
 
+// Rows of a capacity go in two steps, packed by copies on the compute stream; others, of which the host would have to
+// know more, directly.
+TEST_F(EmulatedRanks, AHierarchicalAllToAllTrainsTheSameBytes) {
+  for (const char* settings : {"--set model.moe.capacity_factor=1", "--set model.moe.capacity_factor=null",
+                               "--set model.moe.capacity_factor=1 --set train.cuda_graphs=true"}) {
+    SCOPED_TRACE(settings);
+    const std::string nodes = fmt::format("--overwrite --set parallel.ranks_per_node=2 {} ", settings);
+    train(4, "emulated", "direct", nodes + "--set parallel.hierarchical_all_to_all=off");
+    const Outcome steps = train(4, "emulated", "steps", nodes + "--set parallel.hierarchical_all_to_all=on");
+    EXPECT_NE(steps.err.find("inside the node first"), std::string::npos) << steps.err;
+    EXPECT_EQ(numbers("steps"), numbers("direct"));
+    const SafetensorsFile weights = model("direct"), found = model("steps");
+    for (const std::string& tensor : weights.names())
+      EXPECT_EQ(found.doubles(tensor), weights.doubles(tensor)) << tensor;
+  }
+}
+
 TEST_F(EmulatedRanks, GoOnFromCheckpointsOfOtherDevicesAndLayouts) {
   const std::string common = "--set checkpoint.every_steps=3 --set checkpoint.keep_last=10 ";
   const std::string four = common + "--set parallel.expert_parallel_size=4";

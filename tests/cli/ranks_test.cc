@@ -62,6 +62,29 @@ TEST_F(Ranks, ARunThatGoesOnAtOtherNumbersOfRanksEndsInTheSameBytes) {
   }
 }
 
+// Chunks of experts, all experts at once, and rows without a capacity, on two nodes of two ranks.
+TEST_F(Ranks, AHierarchicalAllToAllTrainsTheSameBytes) {
+  for (const char* settings :
+       {"--set model.moe.capacity_factor=1", "--set model.moe.capacity_factor=1 --set parallel.overlap_chunks=1",
+        "--set model.moe.capacity_factor=null", "--set model.moe.capacity_factor=null --set model.moe.top_k=1"}) {
+    SCOPED_TRACE(settings);
+    std::string states[2], hashes[2];
+    for (const bool on : {false, true}) {
+      const std::string output = on ? "steps" : "direct";
+      const Outcome outcome = train(4, output,
+                                    fmt::format("--overwrite --set parallel.ranks_per_node=2 --set "
+                                                "parallel.hierarchical_all_to_all={} {}",
+                                                on ? "on" : "off", settings));
+      EXPECT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_EQ(outcome.err.find("inside the node first") != std::string::npos, on) << outcome.err;
+      states[on] = state(output);
+      hashes[on] = records(output).back().find("run_hash")->text;
+    }
+    EXPECT_TRUE(states[0] == states[1]);
+    EXPECT_EQ(hashes[0], hashes[1]);
+  }
+}
+
 TEST_F(Ranks, OnlyOneSpeaksAndEachLineIsThereOnce) {
   const Outcome outcome = train(4, "runs", "");
   EXPECT_EQ(outcome.code, 0);
