@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "comm/hierarchy.h"
 #include "plan/parameters.h"
+#include "train/group_options.h"
 
 namespace mhmoe::plan {
 namespace {
@@ -101,9 +103,13 @@ bool has_two_hops(const comm::Layout& layout, int ranks_per_node) {
   return ranks_per_node > 1 && group > ranks_per_node && group % ranks_per_node == 0;
 }
 
-Route route_of(const train::RunConfig& config, const comm::Layout& layout, int ranks_per_node) {
-  const bool wanted = config.parallel.hierarchical_all_to_all != train::Hierarchical::kOff;
-  return {.two_hops = wanted && has_two_hops(layout, ranks_per_node), .ranks_per_node = ranks_per_node};
+Route route_of(const train::RunConfig& config, const comm::Layout& layout, DType compute, int ranks_per_node) {
+  Route route{.two_hops = false, .ranks_per_node = ranks_per_node};
+  if (!has_two_hops(layout, ranks_per_node) || !config.model.moe.capacity_factor) return route;
+  const comm::NodeGrid grid{.nodes = layout.expert_parallel_size / ranks_per_node, .ranks_per_node = ranks_per_node};
+  const comm::GroupOptions options = train::group_options(config, compute, layout, {});
+  route.two_hops = comm::use_hierarchy(options.hierarchical, grid, options.message_bytes);
+  return route;
 }
 
 StepTraffic traffic_of_step(const train::RunConfig& config, const comm::Layout& layout, DType compute,

@@ -71,8 +71,8 @@ struct Route {
 };
 // Two hops are possible for groups of several whole nodes.
 bool has_two_hops(const comm::Layout& layout, int ranks_per_node);
-// What parallel.hierarchical_all_to_all says; auto: wherever possible.
-Route route_of(const train::RunConfig& config, const comm::Layout& layout, int ranks_per_node);
+// What runs on GPUs do: as comm::use_hierarchy says, and in one hop where ranks have rows of unequal counts.
+Route route_of(const train::RunConfig& config, const comm::Layout& layout, DType compute, int ranks_per_node);
 
 // Bytes that one rank sends to others in a step, by Communicator::Kind, counted as TrafficCounter does. `held`: with
 // padding, for a comparison with what was counted. Dropless: as if every rank got the same number of rows. Evaluation,

@@ -184,7 +184,7 @@ double ClusterPlan::mfu(double step_seconds) const {
 ClusterPlan plan_cluster(const train::RunConfig& config, const Cluster& cluster, DType compute) {
   check_cluster(cluster);
   const comm::Layout layout = layout_of(config, cluster.ranks);
-  const Route route = route_of(config, layout, cluster.ranks_per_node);
+  const Route route = route_of(config, layout, compute, cluster.ranks_per_node);
   ClusterPlan plan{.config = config,
                    .cluster = cluster,
                    .compute = compute,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "plan/cluster_report.h"
 #include "plan/cluster_runs.h"
@@ -32,9 +33,18 @@ TEST(AllToAll, HasTwoHopsOnlyForGroupsOfWholeNodes) {
   EXPECT_FALSE(has_two_hops(layout(12, 6), 4));
   EXPECT_FALSE(has_two_hops(layout(64, 32), 1));
   train::RunConfig config = paper2("mhmoe_h3");
-  EXPECT_TRUE(route_of(config, layout(64, 32), 8).two_hops);
-  config.parallel.hierarchical_all_to_all = train::Hierarchical::kOff;
-  EXPECT_FALSE(route_of(config, layout(64, 32), 8).two_hops);
+  const auto hops = [&](train::Hierarchical asked, std::optional<double> capacity_factor) {
+    config.parallel.hierarchical_all_to_all = asked;
+    config.model.moe.capacity_factor = capacity_factor;
+    return route_of(config, layout(64, 32), DType::kBF16, 8).two_hops;
+  };
+  EXPECT_TRUE(hops(train::Hierarchical::kOn, 1));
+  EXPECT_FALSE(hops(train::Hierarchical::kOff, 1));
+  EXPECT_FALSE(hops(train::Hierarchical::kOn, std::nullopt)) << "rows of unequal counts go straight to their rank";
+  config.train.micro_batch_sequences = 8;  // 512 KiB or more a message
+  EXPECT_FALSE(hops(train::Hierarchical::kAuto, 1));
+  config.train.micro_batch_sequences = 1;
+  EXPECT_TRUE(hops(train::Hierarchical::kAuto, 1));
 }
 
 // Ranks 0 to 5 on nodes of 4: ranks 4 and 5 have one neighbour each and send most to other nodes.
