@@ -78,10 +78,11 @@ class TrainingRun {
   std::optional<double> eta() const { return clock_.eta_seconds(trainer_.steps_done()); }
   int64_t tokens(int64_t steps) const { return steps * config_.train.batch_tokens; }
 
-  StopSignals signals_;
   Job& job_;
+  StopSignals signals_;
   const bool leader_;  // writes the folder and speaks
   bool overwrite_;
+  bool has_moe_;
   std::unique_ptr<data::Tokenizer> tokenizer_;
   RunConfig config_;
   data::BatchLoader loader_;
@@ -92,7 +93,6 @@ class TrainingRun {
   std::unique_ptr<Context> ctx_;
   comm::ParallelGroups groups_;
   Trainer trainer_;
-  bool has_moe_;
   double flops_per_token_;
   StepWindow window_;
   StepObservation observation_;
