@@ -41,8 +41,7 @@ class EmulatedRanks : public RanksProgram {
  protected:
   Outcome train(int ranks, const std::string& device, const std::string& output, const std::string& settings,
                 const char* before = kDeferred) const {
-    Outcome outcome =
-        run_ranks(ranks, fmt::format("--device {} --output-dir {} {}", device, output, settings), before);
+    Outcome outcome = run_ranks(ranks, fmt::format("--device {} --output-dir {} {}", device, output, settings), before);
     EXPECT_EQ(outcome.code, 0) << output << ": " << outcome.err;
     return outcome;
   }
