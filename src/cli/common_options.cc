@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/parallel_for.h"
 #include "cpu/backend.h"
+#include "cpu/levels.h"
 #include "data/tokenizer.h"
 #include "train/config.h"
 
@@ -22,10 +23,15 @@ void add_device_options(CLI::App& command, DeviceOptions& options) {
                   "auto (a GPU if one answers, else the CPU), cpu, cuda, or emulated (CUDA on the CPU, for tests)")
       ->capture_default_str();
   command.add_option("--threads", options.threads, "of the CPU; all of them by default")->check(CLI::Range(1, 4096));
+  command.add_option(
+      "--cpu-isa", options.cpu_isa,
+      "kernels for CPUs to take: auto (the best that this one has), or a lower level, as --version lists "
+      "them (MHMOE_CPU_ISA)");
 }
 
 const Backend& open_device(const DeviceOptions& options) {
   if (options.threads > 0) set_thread_count(options.threads);
+  if (!options.cpu_isa.empty()) cpu::request_level(options.cpu_isa);
   const ChosenBackend chosen = open_backend(options.device, cpu::backend());
   log::info("device: {}", chosen.reason);
   return *chosen.backend;

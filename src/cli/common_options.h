@@ -12,12 +12,13 @@ namespace mhmoe::cli {
 
 struct DeviceOptions {
   std::string device = "auto";
-  int threads = 0;  // 0: as many as the machine has
+  int threads = 0;      // 0: as many as the machine has
+  std::string cpu_isa;  // empty: the environment's, or the best that this CPU has
 };
 
 // --set KEY=VALUE, repeated.
 void add_set_option(CLI::App& command, std::vector<std::string>& overrides);
-// --device and --threads.
+// --device, --threads and --cpu-isa.
 void add_device_options(CLI::App& command, DeviceOptions& options);
 
 // Sets the number of threads, chooses the backend, and says in the log which and why. Throws as open_backend.

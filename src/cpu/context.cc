@@ -30,9 +30,9 @@ class HostMemory final : public MemorySource {
 
 class CpuContext final : public Context {
  public:
-  explicit CpuContext(const ops::KernelTable& kernels)
+  explicit CpuContext(const ops::KernelTable& kernels, std::string_view level)
       : Context(std::make_unique<HostMemory>(), &kernels,
-                fmt::format("cpu ({} thread{})", thread_count(), thread_count() == 1 ? "" : "s")) {}
+                fmt::format("cpu ({} thread{}, {})", thread_count(), thread_count() == 1 ? "" : "s", level)) {}
 
  protected:
   void do_upload(const Tensor& dst, const void* src) override { parallel_copy(dst.data, src, dst.bytes()); }
@@ -57,8 +57,8 @@ class CpuContext final : public Context {
 
 }  // namespace
 
-std::unique_ptr<Context> create_context(const ops::KernelTable& kernels) {
-  return std::make_unique<CpuContext>(kernels);
+std::unique_ptr<Context> create_context(const ops::KernelTable& kernels, std::string_view level) {
+  return std::make_unique<CpuContext>(kernels, level);
 }
 
 }  // namespace mhmoe::cpu

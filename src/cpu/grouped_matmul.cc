@@ -2,168 +2,136 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <vector>
 
 #include "core/parallel_for.h"
 #include "cpu/kernels.h"
-#include "cpu/product.h"
 #include "cpu/scratch.h"
-#include "cpu/simd_math.h"
+#include "cpu/tiles.h"
 
 namespace mhmoe::cpu {
 namespace {
 
-// Pieces of fixed size, whatever the number of threads: their results do not depend on it.
-// A row's result must not depend on its place among the expert's rows or on their number either, else a later token
-// could change an earlier one's bits. oneDNN grants that for multiples of 24 rows (tried: its AVX2 kernels sum 1 to 3
-// rows left over by 6 in another order, its AVX-512 kernels fewer than 16 rows altogether), so shorter tails are filled
-// up.
-constexpr int64_t kRowQuantum = 24;
-constexpr int64_t kRowBlock = 5 * kRowQuantum;
+// Blocks of fixed size, whatever the number of threads: results do not depend on it. A thread's operands should fit its
+// second-level cache.
+constexpr int64_t kRowBlock = 80 * kTileRows;
 constexpr int64_t kColumnBlock = 256;
-constexpr int64_t kInnerBlock = 1024;
+constexpr int64_t kInnerBlock = 512;
+constexpr int64_t kPanelBytes = int64_t{1} << 19;
 
-// One thread's share of the work: some rows, or some columns, of one expert.
-struct Piece {
-  int64_t expert, begin, count;
+// One thread's share of the work: some rows and some columns of one expert.
+struct Block {
+  int64_t expert, row, rows, col, cols;
 };
 
-bool needs_conversion(const Tensor& operand) {
-  return operand.dtype == DType::kBF16 && !native_bf16();
-}
-
-// Blocks of the rows of each expert, in row-buffer numbers: multiples of kRowQuantum, then at most one shorter tail.
-const std::vector<Piece>& row_pieces(const ops::RowGroups& groups) {
-  thread_local std::vector<Piece> pieces;
-  pieces.clear();
-  const auto *begin = groups.begin.as<const int32_t>(), *rows = groups.rows.as<const int32_t>();
-  for (int64_t e = 0; e < groups.rows.count(); ++e) {
-    const int64_t whole = rows[e] / kRowQuantum * kRowQuantum;
-    for (int64_t done = 0; done < whole; done += kRowBlock) {
-      pieces.push_back({e, begin[e] + done, std::min<int64_t>(kRowBlock, whole - done)});
-    }
-    if (whole < rows[e]) pieces.push_back({e, begin[e] + whole, rows[e] - whole});
-  }
-  return pieces;
-}
-
-// Blocks of `cols` columns for each expert that has rows.
-const std::vector<Piece>& column_pieces(const ops::RowGroups& groups, int64_t cols) {
-  thread_local std::vector<Piece> pieces;
-  pieces.clear();
-  const auto* rows = groups.rows.as<const int32_t>();
-  for (int64_t e = 0; e < groups.rows.count(); ++e) {
-    for (int64_t c = 0; c < cols && rows[e] > 0; c += kColumnBlock) {
-      pieces.push_back({e, c, std::min(kColumnBlock, cols - c)});
+// All experts' blocks of `rows_of` rows and `cols` columns, at most so large each. Rows count from the expert's first.
+template <class RowsOf>
+const std::vector<Block>& blocks_of(int64_t experts, RowsOf rows_of, int64_t row_block, int64_t cols,
+                                    int64_t col_block) {
+  thread_local std::vector<Block> blocks;
+  blocks.clear();
+  for (int64_t e = 0; e < experts; ++e) {
+    const int64_t rows = rows_of(e);
+    for (int64_t row = 0; row < rows; row += row_block) {
+      for (int64_t col = 0; col < cols; col += col_block) {
+        blocks.push_back({e, row, std::min(row_block, rows - row), col, std::min(col_block, cols - col)});
+      }
     }
   }
-  return pieces;
+  return blocks;
 }
 
-void* element(const Tensor& tensor, int64_t i) {
-  return static_cast<std::byte*>(tensor.data) + i * static_cast<int64_t>(size_of(tensor.dtype));
+// body(block, next) for every block; next: one that the same thread will probably get, or null.
+template <class Body>
+void parallel_blocks(const std::vector<Block>& blocks, Body body) {
+  const auto count = static_cast<int64_t>(blocks.size());
+  const int64_t threads = thread_count();
+  parallel_tasks(count, [&](int64_t task, int /*thread*/) {
+    body(blocks[task], task + threads < count ? &blocks[task + threads] : nullptr);
+  });
 }
 
-// Rows [begin, begin + count) of `source` in scratch, converted to f32 where asked, and zeros up to `padded` rows.
-void* load_rows(Scratch& scratch, const Tensor& source, int64_t begin, int64_t count, int64_t padded, bool convert) {
-  const int64_t cols = source.cols();
-  const size_t element_size = convert ? sizeof(float) : size_of(source.dtype);
-  auto* rows = static_cast<std::byte*>(scratch.bytes(static_cast<size_t>(padded * cols) * element_size));
-  if (convert) {
-    load_row(reinterpret_cast<float*>(rows), source.as<const bfloat16>() + begin * cols, count * cols);
-  } else {
-    std::memcpy(rows, element(source, begin * cols), static_cast<size_t>(count * cols) * element_size);
-  }
-  const size_t used = static_cast<size_t>(count * cols) * element_size;
-  std::memset(rows + used, 0, static_cast<size_t>((padded - count) * cols) * element_size);
-  return rows;
+// Columns of a right operand of `inner` units that share a thread's cache.
+int64_t columns_in_cache(int64_t inner) {
+  const int64_t fitting = kPanelBytes / static_cast<int64_t>(sizeof(float)) / inner / kTileCols * kTileCols;
+  return std::clamp<int64_t>(fitting, kTileCols, kColumnBlock);
 }
 
-// A piece that cannot be multiplied in place: a tail shorter than the quantum, or bf16 on a CPU without bf16 products.
-void run_copied(const Product& product, const ops::GroupedMatmul& args, const Piece& piece, bool convert) {
-  thread_local Scratch a_scratch, weight_scratch, out_scratch;
-  const int64_t width = args.out.cols(), weight_rows = args.weight.dims[1];
-  const int64_t padded = (piece.count + kRowQuantum - 1) / kRowQuantum * kRowQuantum;
-  const void* a = load_rows(a_scratch, args.a, piece.begin, piece.count, padded, convert);
-  const void* weight =
-      convert ? load_rows(weight_scratch, args.weight, piece.expert * weight_rows, weight_rows, weight_rows, convert)
-              : element(args.weight, piece.expert * weight_rows * args.weight.cols());
-  const void* bias = args.bias.empty() ? nullptr : element(args.bias, piece.expert * width);
-  const bool narrow = convert && args.out.dtype == DType::kBF16;
-  const size_t out_size = narrow ? sizeof(float) : size_of(args.out.dtype);
-  void* out = out_scratch.bytes(static_cast<size_t>(padded * width) * out_size);
-  product.run({.out = out, .a = a, .b = weight, .bias = bias}, padded);
-  if (narrow) {
-    store_row(args.out.as<bfloat16>() + piece.begin * width, static_cast<const float*>(out), piece.count * width);
-  } else {
-    std::memcpy(element(args.out, piece.begin * width), out, static_cast<size_t>(piece.count * width) * out_size);
-  }
+template <class T, class Out>
+void multiply_rows(const ops::GroupedMatmul& args) {
+  const int64_t inner = args.a.cols(), width = args.out.cols(), ld = args.weight.cols();
+  const auto *begin = args.groups.begin.as<const int32_t>(), *rows = args.groups.rows.as<const int32_t>();
+  const auto& blocks = blocks_of(
+      args.groups.rows.count(), [&](int64_t e) { return rows[e]; }, kRowBlock, width,
+      columns_in_cache(units<T>(inner)));
+  const auto weight_of = [&](const Block& block) {
+    const T* weight = args.weight.as<const T>() + block.expert * inner * width;
+    return Stored<T>{weight + block.col * (args.transpose_weight ? ld : 1), ld, args.transpose_weight};
+  };
+  parallel_blocks(blocks, [&](const Block& block, const Block* next) {
+    thread_local Scratch left_room, right_room;
+    const int64_t row = begin[block.expert] + block.row;
+    const Left<T> left = left_operand<T>(left_room, {args.a.as<const T>() + row * inner, inner}, block.rows, inner);
+    const Right<T> right = right_operand<T>(right_room, weight_of(block), inner, block.cols);
+    const float* bias = args.bias.empty() ? nullptr : args.bias.as<const float>() + block.expert * width + block.col;
+    Ahead ahead;
+    if (next != nullptr) {
+      const Stored<T> weight = weight_of(*next);
+      ahead.add(weight.data, weight.transposed ? next->cols : inner, weight.transposed ? inner : next->cols, ld);
+      ahead.add(args.out.as<Out>() + (begin[next->expert] + next->row) * width + next->col, next->rows, next->cols,
+                width);
+    }
+    multiply<T, Out>({args.out.as<Out>() + row * width + block.col, width, bias}, left, right, block.rows, block.cols,
+                     inner, ahead);
+  });
+}
+
+// A block is some columns of grad_out and some of x; its sums run over the expert's rows in fixed pieces.
+template <class T>
+void multiply_weight_grad(const ops::GroupedWeightGrad& args) {
+  const int64_t n = args.grad_out.cols(), k = args.x.cols();
+  const auto *begin = args.groups.begin.as<const int32_t>(), *rows = args.groups.rows.as<const int32_t>();
+  const auto& blocks = blocks_of(
+      args.groups.rows.count(), [&](int64_t e) { return rows[e] > 0 ? n : 0; }, kColumnBlock, k, kColumnBlock);
+  const auto out_of = [&](const Block& block) {
+    return args.grad_weight.as<float>() + (block.expert * n + block.row) * k + block.col;
+  };
+  const auto *grads = args.grad_out.as<const T>(), *xs = args.x.as<const T>();
+  parallel_blocks(blocks, [&](const Block& block, const Block* next) {
+    thread_local Scratch left_room, right_room;
+    for (int64_t done = 0; done < rows[block.expert]; done += kInnerBlock) {
+      const int64_t row = begin[block.expert] + done;
+      const int64_t count = std::min<int64_t>(kInnerBlock, rows[block.expert] - done);
+      const Left<T> left = left_operand<T>(left_room, {grads + row * n + block.row, n, true}, block.rows, count);
+      const Right<T> right = right_operand<T>(right_room, {xs + row * k + block.col, k}, count, block.cols);
+      Ahead ahead;
+      if (next != nullptr && done == 0) {
+        const int64_t next_row = begin[next->expert], next_count = std::min<int64_t>(kInnerBlock, rows[next->expert]);
+        ahead.add(grads + next_row * n + next->row, next_count, next->rows, n);
+        ahead.add(xs + next_row * k + next->col, next_count, next->cols, k);
+        ahead.add(out_of(*next), next->rows, next->cols, k);
+      }
+      multiply<T, float>({.data = out_of(block), .ld = k, .add = true}, left, right, block.rows, block.cols, count,
+                         ahead);
+    }
+  });
 }
 
 }  // namespace
 
 void grouped_matmul(Context& ctx, const ops::GroupedMatmul& args) {
-  const int64_t inner = args.a.cols(), width = args.out.cols();
-  const bool convert = needs_conversion(args.a);
-  const Product& product = Product::of({.m = kAnySize,
-                                        .n = width,
-                                        .k = inner,
-                                        .lda = inner,
-                                        .ldb = args.weight.cols(),
-                                        .ldc = width,
-                                        .transpose_b = args.transpose_weight,
-                                        .bias = !args.bias.empty(),
-                                        .in = convert ? DType::kF32 : args.a.dtype,
-                                        .out = convert ? DType::kF32 : args.out.dtype});
-  const auto& pieces = row_pieces(args.groups);
-  parallel_tasks(static_cast<int64_t>(pieces.size()), [&](int64_t task, int /*thread*/) {
-    const Piece& piece = pieces[task];
-    if (convert || piece.count % kRowQuantum != 0) return run_copied(product, args, piece, convert);
-    product.run({.out = element(args.out, piece.begin * width),
-                 .a = element(args.a, piece.begin * inner),
-                 .b = element(args.weight, piece.expert * inner * width),
-                 .bias = args.bias.empty() ? nullptr : element(args.bias, piece.expert * width)},
-                piece.count);
+  dispatch_float(args.a.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (args.out.dtype == DType::kF32) return multiply_rows<T, float>(args);
+    if constexpr (std::is_same_v<T, bfloat16>) multiply_rows<T, bfloat16>(args);
   });
   if (!args.activated.empty()) {
     activation_forward(ctx, {.out = args.activated, .pre = args.out, .kind = args.activation});
   }
 }
 
-// A piece is some rows of grad_weight[e] (columns of grad_out); it runs over the expert's rows in fixed blocks.
 void grouped_weight_grad(Context& /*ctx*/, const ops::GroupedWeightGrad& args) {
-  const int64_t n = args.grad_out.cols(), k = args.x.cols();
-  const bool convert = needs_conversion(args.x);
-  const Product& product = Product::of({.m = kAnySize,
-                                        .n = k,
-                                        .k = kAnySize,
-                                        .lda = convert ? kColumnBlock : n,
-                                        .ldb = k,
-                                        .ldc = k,
-                                        .transpose_a = true,
-                                        .accumulate = true,
-                                        .in = convert ? DType::kF32 : args.x.dtype});
-  const auto *begin = args.groups.begin.as<const int32_t>(), *rows = args.groups.rows.as<const int32_t>();
-  const auto& pieces = column_pieces(args.groups, n);
-  parallel_tasks(static_cast<int64_t>(pieces.size()), [&](int64_t task, int /*thread*/) {
-    thread_local Scratch grad_scratch, x_scratch;
-    const auto [e, first, width] = pieces[task];
-    for (int64_t done = 0; done < rows[e]; done += kInnerBlock) {
-      const int64_t row = begin[e] + done, count = std::min<int64_t>(kInnerBlock, rows[e] - done);
-      const void *a = element(args.grad_out, row * n + first), *b = element(args.x, row * k);
-      if (convert) {
-        float* grad = grad_scratch.floats(count * kColumnBlock);
-        for (int64_t r = 0; r < count; ++r) {
-          load_row(grad + r * kColumnBlock, static_cast<const bfloat16*>(a) + r * n, width);
-        }
-        float* x = x_scratch.floats(count * k);
-        load_row(x, static_cast<const bfloat16*>(b), count * k);
-        a = grad, b = x;
-      }
-      product.run({.out = element(args.grad_weight, (e * n + first) * k), .a = a, .b = b}, width, count);
-    }
-  });
+  dispatch_float(args.x.dtype, [&](auto zero) { multiply_weight_grad<decltype(zero)>(args); });
 }
 
 namespace {
@@ -174,29 +142,30 @@ int64_t gate_of(const ops::GroupedBiasBackward& args, int64_t row) {
 }
 
 template <class T>
-void add_bias_gradient(const ops::GroupedBiasBackward& args, const Piece& piece) {
+void add_bias_gradient(const ops::GroupedBiasBackward& args, const Block& block) {
   const int64_t n = args.grad_out.cols();
-  const int32_t begin = args.groups.begin.as<const int32_t>()[piece.expert];
-  const int32_t rows = args.groups.rows.as<const int32_t>()[piece.expert];
-  const auto* grad_out = args.grad_out.as<const T>() + begin * n + piece.begin;
+  const int32_t begin = args.groups.begin.as<const int32_t>()[block.expert];
+  const int32_t rows = args.groups.rows.as<const int32_t>()[block.expert];
+  const auto* grad_out = args.grad_out.as<const T>() + begin * n + block.col;
   const auto* gate = args.gate.empty() ? nullptr : args.gate.as<const float>();
   std::array<double, kColumnBlock> sums{};
   for (int64_t r = 0; r < rows; ++r) {
     const float scale = gate == nullptr ? 1.0f : gate[gate_of(args, begin + r)];
     const T* row = grad_out + r * n;
 #pragma omp simd
-    for (int64_t c = 0; c < piece.count; ++c) sums[c] += scale * static_cast<float>(row[c]);
+    for (int64_t c = 0; c < block.cols; ++c) sums[c] += scale * static_cast<float>(row[c]);
   }
-  float* grad_bias = args.grad_bias.as<float>() + piece.expert * n + piece.begin;
-  for (int64_t c = 0; c < piece.count; ++c) grad_bias[c] += static_cast<float>(sums[c]);
+  float* grad_bias = args.grad_bias.as<float>() + block.expert * n + block.col;
+  for (int64_t c = 0; c < block.cols; ++c) grad_bias[c] += static_cast<float>(sums[c]);
 }
 
 template <class T>
-void add_gate_gradient(const ops::GroupedBiasBackward& args, const Piece& piece) {
+void add_gate_gradient(const ops::GroupedBiasBackward& args, const Block& block) {
   const int64_t n = args.grad_out.cols();
-  const auto* bias = args.bias.as<const float>() + piece.expert * n;
+  const auto* bias = args.bias.as<const float>() + block.expert * n;
   auto* grad_gate = args.grad_gate.as<float>();
-  for (int64_t r = piece.begin; r < piece.begin + piece.count; ++r) {
+  const int64_t first = args.groups.begin.as<const int32_t>()[block.expert] + block.row;
+  for (int64_t r = first; r < first + block.rows; ++r) {
     const T* row = args.grad_out.as<const T>() + r * n;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -210,13 +179,18 @@ void add_gate_gradient(const ops::GroupedBiasBackward& args, const Piece& piece)
 void grouped_bias_backward(Context& /*ctx*/, const ops::GroupedBiasBackward& args) {
   dispatch_float(args.grad_out.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const auto& columns = column_pieces(args.groups, args.grad_out.cols());
-    parallel_tasks(static_cast<int64_t>(columns.size()),
-                   [&](int64_t task, int /*thread*/) { add_bias_gradient<T>(args, columns[task]); });
+    const int64_t experts = args.groups.rows.count();
+    const auto* rows = args.groups.rows.as<const int32_t>();
+    const auto run = [](const std::vector<Block>& blocks, auto kernel) {
+      parallel_tasks(static_cast<int64_t>(blocks.size()), [&](int64_t task, int /*thread*/) { kernel(blocks[task]); });
+    };
+    run(blocks_of(
+            experts, [&](int64_t e) { return rows[e] > 0 ? 1 : 0; }, 1, args.grad_out.cols(), kColumnBlock),
+        [&](const Block& block) { add_bias_gradient<T>(args, block); });
     if (args.grad_gate.empty()) return;
-    const auto& rows = row_pieces(args.groups);
-    parallel_tasks(static_cast<int64_t>(rows.size()),
-                   [&](int64_t task, int /*thread*/) { add_gate_gradient<T>(args, rows[task]); });
+    run(blocks_of(
+            experts, [&](int64_t e) { return rows[e]; }, kRowBlock, 1, 1),
+        [&](const Block& block) { add_gate_gradient<T>(args, block); });
   });
 }
 

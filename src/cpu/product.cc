@@ -54,10 +54,28 @@ struct HashKind {
 
 }  // namespace
 
+namespace {
+
+bool effective(dnnl::cpu_isa wanted) {
+  const auto bits = static_cast<unsigned>(wanted);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
+}
+
+}  // namespace
+
 bool native_bf16() {
-  constexpr auto kNeeded = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-  static const bool kNative = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kNeeded) == kNeeded;
+  static const bool kNative = effective(dnnl::cpu_isa::avx512_core_bf16);
   return kNative;
+}
+
+bool products_have(std::string_view set) {
+  if (set == "avx512bf16") return native_bf16();
+  return !set.starts_with("avx512") || effective(dnnl::cpu_isa::avx512_core);
+}
+
+void limit_products(bool avx512f, bool avx512bf16) {
+  if (avx512bf16) return;
+  dnnl_set_max_cpu_isa(avx512f ? dnnl_cpu_isa_avx512_core_vnni : dnnl_cpu_isa_avx2);
 }
 
 void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,

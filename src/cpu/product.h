@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "core/tensor.h"
 
@@ -9,6 +10,11 @@ namespace mhmoe::cpu {
 
 // Whether this CPU multiplies bf16 itself (AVX512-BF16 or AMX). Without it, products of bf16 run in f32.
 bool native_bf16();
+
+// Whether products may use the instruction set (GCC's names); sets that they know nothing of are allowed.
+bool products_have(std::string_view set);
+// Holds products to processors without the sets of which this is false. Only before anything else here is called.
+void limit_products(bool avx512f, bool avx512bf16);
 
 // A size that is given at execution instead.
 inline constexpr int64_t kAnySize = -1;

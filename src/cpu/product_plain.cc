@@ -14,6 +14,11 @@ bool native_bf16() {
   return false;
 }
 
+bool products_have(std::string_view set) {
+  return set != "avx512bf16";
+}
+void limit_products(bool /*avx512f*/, bool /*avx512bf16*/) {}
+
 void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
            const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   for (int64_t i = 0; i < m; ++i) {

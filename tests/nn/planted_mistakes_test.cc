@@ -4,12 +4,18 @@
 
 #include <iostream>
 
-#include "cpu/kernels.h"
+#include "cpu/backend.h"
 #include "nn/judged_model.h"
+#include "ops/kernel_table.h"
 #include "reference/step.h"
 
 namespace mhmoe::nn_test {
 namespace {
+
+// The kernels without mistakes.
+const ops::KernelTable& right() {
+  return cpu::backend().kernels;
+}
 
 void zero(const Tensor& tensor) {
   std::fill_n(tensor.as<float>(), tensor.count(), 0.0f);
@@ -17,7 +23,7 @@ void zero(const Tensor& tensor) {
 
 // The gradient without the term that keeps it orthogonal to x.
 void norm_without_projection(Context& ctx, const ops::RmsNormBackward& args) {
-  cpu::rms_norm_backward(ctx, args);
+  right().rms_norm_backward(ctx, args);
   const int64_t d = args.x.cols();
   for (int64_t r = 0; r < args.x.rows(); ++r) {
     const float* x = args.x.as<float>() + r * d;
@@ -33,43 +39,43 @@ void norm_without_projection(Context& ctx, const ops::RmsNormBackward& args) {
 
 void norm_forgets_residual_path(Context& ctx, const ops::RmsNormBackward& args) {
   zero(args.grad_x);
-  cpu::rms_norm_backward(ctx, args);
+  right().rms_norm_backward(ctx, args);
 }
 
 void gate_gradient_of_the_scaled_output(Context& ctx, const ops::ActivationBackward& args) {
-  cpu::activation_backward(ctx, args);
+  right().activation_backward(ctx, args);
   for (int64_t a = 0; a < args.grad_gate.count(); ++a) args.grad_gate.as<float>()[a] *= args.gate.as<float>()[a];
 }
 
 void gate_gradient_without_the_bias(Context& ctx, const ops::GroupedBiasBackward& args) {
-  if (args.grad_gate.empty()) return cpu::grouped_bias_backward(ctx, args);
+  if (args.grad_gate.empty()) return right().grouped_bias_backward(ctx, args);
   const std::vector<float> before(args.grad_gate.as<float>(), args.grad_gate.as<float>() + args.grad_gate.count());
-  cpu::grouped_bias_backward(ctx, args);
+  right().grouped_bias_backward(ctx, args);
   std::copy(before.begin(), before.end(), args.grad_gate.as<float>());
 }
 
 void router_without_balance_term(Context& ctx, const ops::RouterBackward& args) {
   ops::RouterBackward changed = args;
   changed.balance_scale = 0;
-  cpu::router_backward(ctx, changed);
+  right().router_backward(ctx, changed);
 }
 
 void router_without_renormalisation(Context& ctx, const ops::RouterBackward& args) {
   ops::RouterBackward changed = args;
   changed.normalize = false;
-  cpu::router_backward(ctx, changed);
+  right().router_backward(ctx, changed);
 }
 
 void matmul_overwrites(Context& ctx, const ops::Matmul& args) {
   ops::Matmul changed = args;
   if (args.transpose_a) changed.addend = {};  // the weight gradients
-  cpu::matmul(ctx, changed);
+  right().matmul(ctx, changed);
 }
 
 void combine_forgets_addend(Context& ctx, const ops::CombineRows& args) {
   ops::CombineRows changed = args;
   changed.addend = {};
-  cpu::combine_rows(ctx, changed);
+  right().combine_rows(ctx, changed);
 }
 
 void dropped_assignments_are_kept(Context& ctx, const ops::CombineRows& args) {
@@ -77,34 +83,34 @@ void dropped_assignments_are_kept(Context& ctx, const ops::CombineRows& args) {
   for (int32_t& row : rows) row = std::max(row, 0);
   ops::CombineRows changed = args;
   changed.row_of.data = rows.data();
-  cpu::combine_rows(ctx, changed);
+  right().combine_rows(ctx, changed);
 }
 
 void rotary_is_not_turned_back(Context& ctx, const ops::Rotary& args) {
   ops::Rotary changed = args;
   changed.inverse = false;
-  cpu::rotary(ctx, changed);
+  right().rotary(ctx, changed);
 }
 
 void attention_sees_the_future_in_backward(Context& ctx, const ops::AttentionBackward& args) {
   ops::AttentionBackward changed = args;
   changed.shape.mask = ops::AttentionMask::kFull;
-  cpu::attention_backward(ctx, changed);
+  right().attention_backward(ctx, changed);
 }
 
 void grouped_weights_overwrite(Context& ctx, const ops::GroupedWeightGrad& args) {
   zero(args.grad_weight);
-  cpu::grouped_weight_grad(ctx, args);
+  right().grouped_weight_grad(ctx, args);
 }
 
 void biases_overwrite(Context& ctx, const ops::BiasBackward& args) {
   zero(args.grad_bias);
-  cpu::bias_backward(ctx, args);
+  right().bias_backward(ctx, args);
 }
 
 void embedding_overwrites(Context& ctx, const ops::EmbeddingBackward& args) {
   zero(args.grad_table);
-  cpu::embedding_backward(ctx, args);
+  right().embedding_backward(ctx, args);
 }
 
 struct Mistake {
@@ -152,12 +158,12 @@ class PlantedMistakes : public testing::TestWithParam<Mistake> {
 };
 
 TEST_F(PlantedMistakes, NoneInTheBackendItself) {
-  const reference::Deviation worst = judge(cpu::backend().kernels);
+  const reference::Deviation worst = judge(right());
   EXPECT_LE(worst.value, 1) << worst.text;
 }
 
 TEST_P(PlantedMistakes, AreSeen) {
-  ops::KernelTable kernels = cpu::backend().kernels;
+  ops::KernelTable kernels = right();
   GetParam().plant(kernels);
   const reference::Deviation worst = judge(kernels);
   EXPECT_GT(worst.value, 10) << GetParam().name << " is not seen: worst " << worst.text;

@@ -1,0 +1,116 @@
+// Compiled for the oldest CPU of the architecture (src/CMakeLists.txt), because it runs before it is known which this
+// is.
+#include "cpu/levels.h"
+
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <array>
+#include <cstdlib>
+#include <vector>
+
+#include "cpu/product.h"
+
+// MHMOE_CPU_LEVELS: LEVEL(name) for each, the lowest first.
+#define LEVEL(name) extern "C" const mhmoe::cpu::KernelLevel* mhmoe_cpu_level_##name();
+MHMOE_CPU_LEVELS
+#undef LEVEL
+
+namespace mhmoe::cpu {
+namespace {
+
+const KernelLevel* g_level = nullptr;
+
+bool cpu_has(std::string_view set) {
+#ifdef __x86_64__
+  if (set == "sse4.2") return __builtin_cpu_supports("sse4.2");
+  if (set == "popcnt") return __builtin_cpu_supports("popcnt");
+  if (set == "avx") return __builtin_cpu_supports("avx");
+  if (set == "avx2") return __builtin_cpu_supports("avx2");
+  if (set == "fma") return __builtin_cpu_supports("fma");
+  if (set == "bmi") return __builtin_cpu_supports("bmi");
+  if (set == "bmi2") return __builtin_cpu_supports("bmi2");
+  if (set == "avx512f") return __builtin_cpu_supports("avx512f");
+  if (set == "avx512vl") return __builtin_cpu_supports("avx512vl");
+  if (set == "avx512bw") return __builtin_cpu_supports("avx512bw");
+  if (set == "avx512dq") return __builtin_cpu_supports("avx512dq");
+  if (set == "avx512bf16") return __builtin_cpu_supports("avx512bf16");
+#endif
+  return false;
+}
+
+bool needs(const KernelLevel& level, std::string_view wanted) {
+  for (const char* const* set = level.needs; *set != nullptr; ++set) {
+    if (*set == wanted) return true;
+  }
+  return false;
+}
+
+void take(const KernelLevel& level) {
+  // The library says what it has only once, so the CPU itself is asked first.
+  std::string missing = missing_instructions(level, cpu_has);
+  if (missing.empty()) {
+    limit_products(needs(level, "avx512f"), needs(level, "avx512bf16"));
+    missing = missing_instructions(level, has_instructions);
+  }
+  if (!missing.empty()) fail(ExitCode::kDevice, "{}", missing);
+  g_level = &level;
+}
+
+const KernelLevel* highest() {
+  const KernelLevel* best = levels().front();
+  for (const KernelLevel* candidate : levels()) {
+    if (missing_instructions(*candidate, has_instructions).empty()) best = candidate;
+  }
+  return best;
+}
+
+}  // namespace
+
+std::span<const KernelLevel* const> levels() {
+#define LEVEL(name) mhmoe_cpu_level_##name(),
+  static const std::array kLevels = {MHMOE_CPU_LEVELS};
+#undef LEVEL
+  return kLevels;
+}
+
+bool has_instructions(std::string_view set) {
+  return cpu_has(set) && products_have(set);
+}
+
+std::string missing_instructions(const KernelLevel& level, bool (*has)(std::string_view)) {
+  std::vector<std::string_view> missing;
+  for (const char* const* set = level.needs; *set != nullptr; ++set) {
+    if (!has(*set)) missing.emplace_back(*set);
+  }
+  if (missing.empty()) return {};
+  return fmt::format(
+      "this CPU lacks {}, which the kernels \"{}\" are compiled for; take lower ones by --cpu-isa, or rebuild with "
+      "-DMHMOE_CPU_ARCH=x86-64-v2, or native on this machine",
+      fmt::join(missing, ", "), level.name);
+}
+
+void request_level(std::string_view name) {
+  if (name == "auto") return;
+  std::string names = "auto";
+  for (const KernelLevel* candidate : levels()) {
+    names += fmt::format(", {}", candidate->name);
+    if (candidate->name == name) return take(*candidate);
+  }
+  fail(ExitCode::kUsage, "no kernels \"{}\" for CPUs in this program; choose one of {}", name, names);
+}
+
+const KernelLevel& level() {
+  if (g_level == nullptr) {
+    if (const char* wanted = std::getenv("MHMOE_CPU_ISA")) request_level(wanted);
+    if (g_level == nullptr) g_level = highest();
+  }
+  return *g_level;
+}
+
+const char* unusable_reason() {
+  static const std::string reason = missing_instructions(level(), has_instructions);
+  return reason.empty() ? nullptr : reason.c_str();
+}
+
+}  // namespace mhmoe::cpu

@@ -1,0 +1,327 @@
+#include "cpu/tiles.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "cpu/simd_math.h"
+
+namespace mhmoe::cpu {
+namespace {
+
+template <class Element>
+using VectorOf __attribute__((vector_size(kVectorFloats * sizeof(float)))) = Element;
+using Floats = VectorOf<float>;
+using Ints = VectorOf<int32_t>;
+template <class U>
+using VectorOfUnits = std::conditional_t<std::is_same_v<U, float>, Floats, Ints>;
+
+template <class Vector>
+Vector load(const void* from) {
+  Vector out;
+  std::memcpy(&out, from, sizeof(out));
+  return out;
+}
+
+// kVectorFloats units of a row, from its element `from` on.
+template <class T>
+VectorOfUnits<Unit<T>> load_units(const T* from) {
+  if constexpr (kPaired<T> || std::is_same_v<T, float>) {
+    return load<VectorOfUnits<Unit<T>>>(from);
+  } else {
+    std::array<float, kVectorFloats> row;
+    load_row(row.data(), from, kVectorFloats);
+    return load<Floats>(row.data());
+  }
+}
+
+// The unit at inner position p of a row whose neighbours in the inner dimension are `step` elements apart.
+template <class T>
+Unit<T> unit_at(const T* row, int64_t step, int64_t p, int64_t k) {
+  if constexpr (kPaired<T>) {
+    const uint32_t low = row[2 * p * step].bits;
+    const uint32_t high = 2 * p + 1 < k ? row[(2 * p + 1) * step].bits : 0;
+    return static_cast<int32_t>(low | high << 16);
+  } else {
+    return static_cast<float>(row[p * step]);
+  }
+}
+
+// One unit of each of `count` neighbouring columns, from two rows (one, where units are no pairs).
+template <class T>
+void interleave_rows(Unit<T>* out, const T* first, const T* second, int64_t count) {
+  if constexpr (kPaired<T>) {
+#pragma omp simd
+    for (int64_t c = 0; c < count; ++c) {
+      out[c] = static_cast<int32_t>(first[c].bits | static_cast<uint32_t>(second[c].bits) << 16);
+    }
+  } else {
+    load_row(out, first, count);
+  }
+}
+
+// Row p of units of a matrix stored with the inner dimension along its rows.
+template <class T>
+void unit_row(Unit<T>* out, const T* data, int64_t ld, int64_t p, int64_t k, int64_t count) {
+  if constexpr (kPaired<T>) {
+    if (2 * p + 1 == k) {
+      for (int64_t c = 0; c < count; ++c) out[c] = data[2 * p * ld + c].bits;
+      return;
+    }
+    interleave_rows(out, data + 2 * p * ld, data + (2 * p + 1) * ld, count);
+  } else {
+    interleave_rows(out, data + p * ld, data, count);
+  }
+}
+
+// Swaps rows and columns of a square of vectors: for each bit of the numbers, the halves that have it in one alone.
+template <class Vector>
+void transpose(std::array<Vector, kVectorFloats>& rows) {
+  const auto stage = [&rows](auto bit) {
+    constexpr int kBit = decltype(bit)::value;
+    Ints low, high;
+    for (int e = 0; e < kVectorFloats; ++e) {
+      low[e] = (e & kBit) != 0 ? kVectorFloats + e - kBit : e;
+      high[e] = (e & kBit) != 0 ? kVectorFloats + e : e + kBit;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kVectorFloats; ++r) {
+      if ((r & kBit) != 0) continue;
+      const Vector upper = rows[r], lower = rows[r + kBit];
+      rows[r] = __builtin_shuffle(upper, lower, low);
+      rows[r + kBit] = __builtin_shuffle(upper, lower, high);
+    }
+  };
+  stage(std::integral_constant<int, 1>());
+  stage(std::integral_constant<int, 2>());
+  stage(std::integral_constant<int, 4>());
+  if constexpr (kVectorFloats == 16) stage(std::integral_constant<int, 8>());
+}
+
+// A panel of columns that lie along rows in memory.
+template <class T>
+void panel_of_rows(Unit<T>* panel, const T* data, int64_t ld, int64_t k, int64_t cols) {
+  constexpr int64_t kPerUnit = kPaired<T> ? 2 : 1;
+  const int64_t whole = k / kPerUnit / kVectorFloats * kVectorFloats;
+  for (int64_t first = 0; first < kTileCols; first += kVectorFloats) {
+    const int64_t here = std::clamp<int64_t>(cols - first, 0, kVectorFloats);
+    int64_t p = 0;
+    for (; here == kVectorFloats && p < whole; p += kVectorFloats) {
+      std::array<VectorOfUnits<Unit<T>>, kVectorFloats> square;
+      for (int r = 0; r < kVectorFloats; ++r) square[r] = load_units(data + (first + r) * ld + p * kPerUnit);
+      transpose(square);
+      for (int r = 0; r < kVectorFloats; ++r) {
+        std::memcpy(panel + (p + r) * kTileCols + first, &square[r], sizeof(square[r]));
+      }
+    }
+    for (; p < units<T>(k); ++p) {
+      Unit<T>* to = panel + p * kTileCols + first;
+      for (int64_t c = 0; c < here; ++c) to[c] = unit_at(data + (first + c) * ld, 1, p, k);
+      std::fill(to + here, to + kVectorFloats, Unit<T>{});
+    }
+  }
+}
+
+Floats multiply_add(Floats sum, Floats a, Floats b) {
+  return sum + a * b;
+}
+#if defined(__AVX512BF16__)
+Floats multiply_add(Floats sum, Ints a, Ints b) {
+  return reinterpret_cast<Floats>(
+      _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+}
+#endif
+
+void store(float* to, Floats values) {
+  std::memcpy(to, &values, sizeof(values));
+}
+// As bfloat16's constructor does it.
+void store(bfloat16* to, Floats values) {
+  using Bits = VectorOf<uint32_t>;
+  const auto bits = reinterpret_cast<Bits>(values);
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const auto out = (bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded;
+  using Halves __attribute__((vector_size(kVectorFloats * sizeof(uint16_t)))) = uint16_t;
+  const auto halves = __builtin_convertvector(out, Halves);
+  std::memcpy(static_cast<void*>(to), &halves, sizeof(halves));
+}
+
+// A vector of sums, with what is added to them, to where they go.
+template <class Out>
+[[gnu::always_inline]] inline void finish(Out* to, const float* bias, bool add, Floats sums) {
+  if (bias != nullptr) sums += load<Floats>(bias);
+  if constexpr (std::is_same_v<Out, float>) {
+    if (add) sums += load<Floats>(to);
+  }
+  store(to, sums);
+}
+
+}  // namespace
+
+[[gnu::always_inline]] inline const void* Ahead::next() {
+  Region& region = regions_[region_];
+  const std::byte* line = region.row + offset_;
+  offset_ += kLine;
+  if (offset_ >= region.row_bytes) {
+    offset_ = 0;
+    region.row += region.stride;
+    if (--region.rows == 0) ++region_;
+  }
+  return line;
+}
+
+namespace {
+
+// kRows x kTileCols sums over all of the inner dimension, of whole panels.
+template <class T, class Out, int kRows>
+void tile(const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t count, Ahead& ahead, int64_t lines) {
+  using Vector = VectorOfUnits<Unit<T>>;
+  // Plain arrays, all loops over rows unrolled: the compiler then keeps every sum in a register.
+  Floats sums[kRows][2] = {};
+  const Unit<T>* a = left.data;
+  const auto step = [&]() __attribute__((always_inline)) {
+    const auto first = load<Vector>(panel), second = load<Vector>(panel + kVectorFloats);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      Unit<T> unit;
+      std::memcpy(&unit, a + r * left.row, sizeof(unit));  // its memory may hold bf16
+      const Vector value = unit - Vector{};
+      sums[r][0] = multiply_add(sums[r][0], value, first);
+      sums[r][1] = multiply_add(sums[r][1], value, second);
+    }
+    a += left.inner;
+    panel += kTileCols;
+  };
+  int64_t p = 0;
+  for (; p < lines; ++p) {
+    __builtin_prefetch(ahead.next(), 0, 2);
+    step();
+  }
+  for (; p < count; ++p) step();
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+    Out* to = out.data + r * out.ld;
+    finish(to, out.bias, out.add, sums[r][0]);
+    finish(to + kVectorFloats, out.bias == nullptr ? nullptr : out.bias + kVectorFloats, out.add, sums[r][1]);
+  }
+}
+
+template <class T, class Out>
+using Tile = void (*)(const Product2d<Out>&, Left<T>, const Unit<T>*, int64_t, Ahead&, int64_t);
+
+// Tiles of 1, 2 ... kTileRows rows.
+template <class T, class Out, int... kRows>
+constexpr std::array<Tile<T, Out>, sizeof...(kRows)> tiles_of(std::integer_sequence<int, kRows...> /*rows*/) {
+  return {tile<T, Out, kRows + 1>...};
+}
+
+// A tile of fewer columns than a panel has: made apart, and copied.
+template <class T, class Out>
+void narrow_tile(Tile<T, float> whole, const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t count,
+                 int64_t rows, int64_t cols) {
+  std::array<float, kTileRows * kTileCols> sums;
+  Ahead nothing;
+  whole({sums.data(), kTileCols}, left, panel, count, nothing, 0);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      Out& to = out.data[r * out.ld + c];
+      float sum = sums[r * kTileCols + c];
+      if (out.bias != nullptr) sum += out.bias[c];
+      if (out.add) sum += static_cast<float>(to);
+      store_value(to, sum);
+    }
+  }
+}
+
+}  // namespace
+
+void Ahead::add(const void* data, int64_t rows, int64_t row_bytes, int64_t stride) {
+  regions_[count_++] = {static_cast<const std::byte*>(data), rows, row_bytes, stride};
+  lines_ += rows * ((row_bytes + kLine - 1) / kLine);
+}
+
+template <class T>
+Left<T> left_operand(Scratch& room, Stored<T> a, int64_t m, int64_t k) {
+  const int64_t count = units<T>(k);
+  if (a.transposed) {
+    // Rows a cache line longer than needed: powers of two would all fall into the same places of the cache.
+    const int64_t stride = m + kVectorFloats;
+    auto* out = static_cast<Unit<T>*>(room.bytes(static_cast<size_t>(count * stride) * sizeof(Unit<T>)));
+    for (int64_t p = 0; p < count; ++p) unit_row(out + p * stride, a.data, a.ld, p, k, m);
+    return {out, 1, stride};
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    return {a.data, a.ld, 1};
+  } else {
+    if (kPaired<T> && k % 2 == 0 && a.ld % 2 == 0 && reinterpret_cast<uintptr_t>(a.data) % sizeof(Pair) == 0) {
+      return {reinterpret_cast<const Unit<T>*>(a.data), a.ld / 2, 1};
+    }
+    auto* out = static_cast<Unit<T>*>(room.bytes(static_cast<size_t>(count * m) * sizeof(Unit<T>)));
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t p = 0; p < count; ++p) out[i * count + p] = unit_at(a.data + i * a.ld, 1, p, k);
+    }
+    return {out, count, 1};
+  }
+}
+
+template <class T>
+Right<T> right_operand(Scratch& room, Stored<T> b, int64_t k, int64_t n) {
+  const int64_t count = units<T>(k), panels = (n + kTileCols - 1) / kTileCols;
+  auto* out = static_cast<Unit<T>*>(room.bytes(static_cast<size_t>(panels * count) * kTileCols * sizeof(Unit<T>)));
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t first = panel * kTileCols, cols = std::min<int64_t>(kTileCols, n - first);
+    Unit<T>* to = out + panel * count * kTileCols;
+    if (b.transposed) {
+      panel_of_rows(to, b.data + first * b.ld, b.ld, k, cols);
+      continue;
+    }
+    for (int64_t p = 0; p < count; ++p, to += kTileCols) {
+      if (cols == kTileCols) {
+        unit_row(to, b.data + first, b.ld, p, k, kTileCols);
+      } else {
+        unit_row(to, b.data + first, b.ld, p, k, cols);
+        std::fill(to + cols, to + kTileCols, Unit<T>{});
+      }
+    }
+  }
+  return {out};
+}
+
+template <class T, class Out>
+void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64_t n, int64_t k, Ahead ahead) {
+  constexpr auto kHeights = std::make_integer_sequence<int, kTileRows>();
+  static constexpr auto kTiles = tiles_of<T, Out>(kHeights);
+  static constexpr auto kNarrowTiles = tiles_of<T, float>(kHeights);
+  // Tiles of nearly the same height: a low last one would use the registers badly.
+  const int64_t count = units<T>(k), tiles = (m + kTileRows - 1) / kTileRows;
+  const int64_t lines = std::min(count, ahead.lines() / (tiles * std::max<int64_t>(n / kTileCols, 1)));
+  for (int64_t col = 0; col < n; col += kTileCols) {
+    const Unit<T>* panel = right.data + col * count;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t begin = m * t / tiles, rows = m * (t + 1) / tiles - begin;
+      const Product2d<Out> part = {out.data + begin * out.ld + col, out.ld,
+                                   out.bias == nullptr ? nullptr : out.bias + col, out.add};
+      const Left<T> some = {left.data + begin * left.row, left.row, left.inner};
+      if (n - col >= kTileCols) {
+        kTiles[rows - 1](part, some, panel, count, ahead, lines);
+      } else {
+        narrow_tile<T, Out>(kNarrowTiles[rows - 1], part, some, panel, count, rows, n - col);
+      }
+    }
+  }
+}
+
+template Left<float> left_operand(Scratch&, Stored<float>, int64_t, int64_t);
+template Left<bfloat16> left_operand(Scratch&, Stored<bfloat16>, int64_t, int64_t);
+template Right<float> right_operand(Scratch&, Stored<float>, int64_t, int64_t);
+template Right<bfloat16> right_operand(Scratch&, Stored<bfloat16>, int64_t, int64_t);
+template void multiply(Product2d<float>, Left<float>, Right<float>, int64_t, int64_t, int64_t, Ahead);
+template void multiply(Product2d<float>, Left<bfloat16>, Right<bfloat16>, int64_t, int64_t, int64_t, Ahead);
+template void multiply(Product2d<bfloat16>, Left<bfloat16>, Right<bfloat16>, int64_t, int64_t, int64_t, Ahead);
+
+}  // namespace mhmoe::cpu

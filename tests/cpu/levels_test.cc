@@ -1,0 +1,111 @@
+#include "cpu/levels.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "cpu/backend.h"
+
+namespace mhmoe {
+namespace {
+
+constexpr const char* kNeeded[] = {"sse4.2", "avx", "avx2", "fma", nullptr};
+
+ExitCode code_of(std::string_view level, std::string& text) {
+  try {
+    cpu::request_level(level);
+  } catch (const Error& error) {
+    text = error.what();
+    return error.code();
+  }
+  return ExitCode::kOk;
+}
+
+TEST(CpuLevels, MissingInstructionsAreNamedWithWhatToDo) {
+  const cpu::KernelLevel level = {.name = "avx2", .needs = kNeeded, .kernels = cpu::backend().kernels};
+  const std::string reason =
+      cpu::missing_instructions(level, [](std::string_view set) { return set != "avx2" && set != "fma"; });
+  EXPECT_TRUE(reason.starts_with("this CPU lacks avx2, fma, ")) << reason;
+  EXPECT_NE(reason.find("-DMHMOE_CPU_ARCH=x86-64-v2"), std::string::npos) << reason;
+  EXPECT_EQ(reason.find('\n'), std::string::npos);
+  EXPECT_EQ(cpu::missing_instructions(level, [](std::string_view) { return true; }), "");
+}
+
+// Unless the environment forces a level.
+TEST(CpuLevels, TheHighestThatTheMachineHasIsTaken) {
+  if (std::getenv("MHMOE_CPU_ISA") != nullptr) GTEST_SKIP() << "skipped: MHMOE_CPU_ISA is set";
+  const cpu::KernelLevel* best = nullptr;
+  for (const cpu::KernelLevel* level : cpu::levels()) {
+    if (cpu::missing_instructions(*level, cpu::has_instructions).empty()) best = level;
+  }
+  EXPECT_EQ(&cpu::level(), best);
+  EXPECT_EQ(&cpu::backend().kernels, &best->kernels);
+  const auto context = cpu::backend().create_context(0);
+  EXPECT_NE(context->name().find(best->name), std::string::npos) << context->name();
+}
+
+TEST(CpuLevels, EveryLevelHasKernelsOfItsOwn) {
+  std::set<const void*> kernels;
+  for (const cpu::KernelLevel* level : cpu::levels()) {
+    const void* first = nullptr;  // the table's first function
+    std::memcpy(&first, &level->kernels, sizeof(first));
+    kernels.insert(first);
+  }
+  EXPECT_EQ(kernels.size(), cpu::levels().size());
+}
+
+TEST(CpuLevels, AnUnknownLevelIsRefusedWithThoseThatThereAre) {
+  std::string text;
+  EXPECT_EQ(code_of("sse9", text), ExitCode::kUsage);
+  for (const cpu::KernelLevel* level : cpu::levels()) EXPECT_NE(text.find(level->name), std::string::npos) << text;
+}
+
+// The kernel's own list of what this CPU has.
+TEST(CpuLevels, HasWhatTheKernelSays) {
+  std::ifstream info("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(info, line) && !line.starts_with("flags")) {
+  }
+  if (line.empty()) GTEST_SKIP() << "skipped: no x86 flags in /proc/cpuinfo";
+  std::istringstream words(line);
+  const std::vector<std::string> flags{std::istream_iterator<std::string>(words), {}};
+  const std::pair<const char*, const char*> names[] = {
+      {"sse4.2", "sse4_2"},     {"popcnt", "popcnt"},     {"avx", "avx"},           {"avx2", "avx2"},
+      {"fma", "fma"},           {"bmi", "bmi1"},          {"bmi2", "bmi2"},         {"avx512f", "avx512f"},
+      {"avx512vl", "avx512vl"}, {"avx512bw", "avx512bw"}, {"avx512dq", "avx512dq"}, {"avx512bf16", "avx512_bf16"}};
+  for (const auto& [ours, theirs] : names) {
+    if (cpu::has_instructions(ours)) EXPECT_GT(std::ranges::count(flags, theirs), 0) << ours;
+    // The libraries may be held to less than the CPU has.
+    if (std::getenv("MHMOE_CPU_ISA") == nullptr && std::getenv("ONEDNN_MAX_CPU_ISA") == nullptr) {
+      EXPECT_EQ(cpu::has_instructions(ours), std::ranges::count(flags, theirs) > 0) << ours;
+    }
+  }
+}
+
+TEST(CpuLevels, AnUnusableCpuIsRefusedBeforeAnythingRuns) {
+  const Backend& cpu = cpu::backend();
+  EXPECT_EQ(cpu.unusable_reason(), nullptr);
+  const Backend old{.name = cpu.name,
+                    .kind = cpu.kind,
+                    .kernels = cpu.kernels,
+                    .create_context = cpu.create_context,
+                    .create_communicator = cpu.create_communicator,
+                    .unusable_reason = [] { return "this CPU lacks avx2"; },
+                    .prefers_bf16 = cpu.prefers_bf16};
+  try {
+    open_backend("cpu", old);
+    FAIL() << "it was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kDevice);
+    EXPECT_STREQ(error.what(), "--device cpu: this CPU lacks avx2");
+  }
+  EXPECT_THROW(choose_backend(nullptr, old), Error);
+}
+
+}  // namespace
+}  // namespace mhmoe
