@@ -7,9 +7,10 @@
 #include "core/parallel_for.h"
 #include "cpu/attention_rows.h"
 #include "cpu/kernels.h"
-#include "cpu/product.h"
+#include "cpu/rows.h"
 #include "cpu/scratch.h"
 #include "cpu/simd_math.h"
+#include "cpu/tiles.h"
 
 namespace mhmoe::cpu {
 namespace {
@@ -17,18 +18,6 @@ namespace {
 // Queries are taken in tiles against the strip of all keys they see: at most kQueryTile x sequence_length scores exist
 // a thread. One task is one head of one sequence; within it the order is fixed, so results do not depend on threads.
 constexpr int64_t kQueryTile = 64;
-
-// A row-major f32 matrix within a larger one.
-struct View {
-  float* data;
-  int64_t ld;
-  float* row(int64_t r) const { return data + r * ld; }
-};
-
-// c[m, n] = alpha op(a) op(b) + beta c, on the calling thread when in a parallel region.
-void multiply(View c, View a, View b, int64_t m, int64_t n, int64_t k, char op_a, char op_b, float alpha, float beta) {
-  sgemm(op_a, op_b, m, n, k, alpha, a.data, a.ld, b.data, b.ld, beta, c.data, c.ld);
-}
 
 // One head's columns of a [tokens, width] tensor, from its sequence's first token.
 template <class T>
@@ -38,6 +27,9 @@ struct Head {
 
   Head(const Tensor& tensor, int64_t first_token, int64_t first_column)
       : data(tensor.as<T>() + first_token * tensor.cols() + first_column), ld(tensor.cols()) {}
+  T* row(int64_t r) const { return data + r * ld; }
+  Stored<T> from(int64_t r) const { return {row(r), ld}; }
+  Stored<T> transposed() const { return {data, ld, true}; }
 };
 
 // One sequence's.
@@ -64,145 +56,189 @@ struct Sizes {
   }
 };
 
-// Hands out a thread's scratch piece by piece.
-class Pieces {
- public:
-  Pieces(Scratch& scratch, int64_t count) : next_(scratch.floats(count)) {}
-  View take(int64_t rows, int64_t cols) {
-    const View view{next_, cols};
-    next_ += rows * cols;
-    return view;
-  }
+// Scores of a tile of queries against all keys, and the same as operands of products: rounded to T, zero where a query
+// does not see a key.
+template <class T>
+struct Strip {
+  Strip(Scratch& scores_room, Scratch& rounded_room, int64_t length)
+      : ld((length + 1) / 2 * 2),
+        scores(scores_room.floats(kQueryTile * ld)),
+        rounded(static_cast<T*>(rounded_room.bytes(static_cast<size_t>(kQueryTile * ld) * sizeof(T)))) {}
+  float* row(int64_t r) const { return scores + r * ld; }
+  void round_row(int64_t r, int64_t strip) const { store_row(rounded + r * ld, row(r), strip); }
+  Stored<T> operand() const { return {rounded, ld}; }
+  Stored<T> transposed() const { return {rounded, ld, true}; }
 
- private:
-  float* next_;
+  int64_t ld;
+  float* scores;
+  T* rounded;
 };
 
-// Heads are worked on as matrices of their own, converted and close together: products on rows three model widths
-// apart are slower than the copies (backward at 1,024 tokens: by a quarter).
+// What a query tile multiplies along its keys: whole pairs, of which the last key may be one that none of its queries
+// sees; beyond the keys that any query sees operands are filled up with zeros.
 template <class T>
-View loaded(const Head<T>& head, const Sizes& sizes, Pieces& pieces) {
-  const View view = pieces.take(sizes.length, sizes.size);
-  for (int64_t t = 0; t < sizes.length; ++t) load_row(view.row(t), head.data + t * head.ld, sizes.size);
-  return view;
+int64_t whole_units(int64_t visible) {
+  return kPaired<T> ? (visible + 1) / 2 * 2 : visible;
+}
+
+void scale_row(float* row, float scale, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) row[i] *= scale;
 }
 
 template <class T>
-void store(const Head<T>& head, const Sizes& sizes, View view) {
-  for (int64_t t = 0; t < sizes.length; ++t) store_row(head.data + t * head.ld, view.row(t), sizes.size);
-}
+struct ForwardHead {
+  Head<T> q, k, v, out;
+  float* log_sum_exp;
+};
 
-void forward_tile(const Sizes& sizes, View out, float* log_sum_exp, View q, View k, View v, View scores,
+// Scratch of a thread; the name of each is what it holds.
+struct Rooms {
+  Scratch query, key, value, key_rows, scores, rounded, grads, rounded_grads, grad_out, out, left, right;
+  Scratch grad_key, grad_value;
+};
+
+template <class T>
+void forward_tile(Rooms& rooms, const Sizes& sizes, const ForwardHead<T>& head, Right<T> keys, Right<T> values,
                   int64_t first) {
-  const int64_t rows = std::min(kQueryTile, sizes.length - first);
-  const int64_t strip = sizes.visible(first + rows - 1);
-  const View tile_out{out.row(first), out.ld};
-  if (strip == 0) {
-    std::fill_n(tile_out.data, rows * sizes.size, 0.0f);
-    std::fill_n(log_sum_exp + first, rows, -std::numeric_limits<float>::infinity());
+  const int64_t rows = std::min(kQueryTile, sizes.length - first), size = sizes.size;
+  const int64_t visible = sizes.visible(first + rows - 1);
+  if (visible == 0) {
+    for (int64_t r = 0; r < rows; ++r) std::fill_n(head.out.row(first + r), size, T{});
+    std::fill_n(head.log_sum_exp + first, rows, -std::numeric_limits<float>::infinity());
     return;
   }
-  scores.ld = strip;
-  multiply(scores, {q.row(first), q.ld}, k, rows, strip, sizes.size, 'N', 'T', sizes.scale, 0);
+  const Strip<T> strip(rooms.scores, rooms.rounded, sizes.length);
+  const int64_t width = whole_units<T>(visible);
+  const Left<T> queries = left_operand(rooms.query, head.q.from(first), rows, size);
+  multiply<T, float>({strip.scores, strip.ld}, queries, keys, rows, visible, size);
   float inverse_sum[kQueryTile];
   for (int64_t r = 0; r < rows; ++r) {
     float max = 0;
-    const float sum = softmax_numerators(scores.row(r), sizes.visible(first + r), strip, max);
+    scale_row(strip.row(r), sizes.scale, visible);
+    const float sum = softmax_numerators(strip.row(r), sizes.visible(first + r), width, max);
     inverse_sum[r] = 1.0f / sum;
-    log_sum_exp[first + r] = max + std::log(sum);
+    head.log_sum_exp[first + r] = max + std::log(sum);
+    strip.round_row(r, width);
   }
-  multiply(tile_out, scores, v, rows, sizes.size, strip, 'N', 'N', 1, 0);
+  float* out = rooms.out.floats(kQueryTile * size);
+  multiply<T, float>({out, size}, left_operand(rooms.left, strip.operand(), rows, width), values, rows, size, width);
   for (int64_t r = 0; r < rows; ++r) {
-    float* row = tile_out.row(r);
-#pragma omp simd
-    for (int64_t c = 0; c < sizes.size; ++c) row[c] *= inverse_sum[r];
+    scale_row(out + r * size, inverse_sum[r], size);
+    store_row(head.out.row(first + r), out + r * size, size);
   }
 }
 
-// scores: q k^T scaled, becomes the probabilities p; grad: grad_out v^T, becomes p * (grad - delta).
-void score_gradients(float* scores, float* grad, int64_t visible, int64_t strip, float log_sum_exp, float delta) {
+template <class T>
+struct BackwardHead {
+  Head<T> q, k, v, out, grad_out;
+  Head<T> grad_q, grad_k, grad_v;
+  const float* log_sum_exp;
+};
+
+// What all query tiles of a head share: its keys and values as operands, and the sums of their gradients.
+template <class T>
+struct KeysAndValues {
+  Right<T> keys, key_rows, values;
+  float *grad_k, *grad_v;
+};
+
+// scores: q k^T, becomes the probabilities p; grad: grad_out v^T, becomes scale * p * (grad - delta).
+void score_gradients(float* scores, float* grad, int64_t visible, int64_t strip, float scale, float log_sum_exp,
+                     float delta) {
 #pragma omp simd
   for (int64_t i = 0; i < visible; ++i) {
-    scores[i] = fast_exp(scores[i] - log_sum_exp);
-    grad[i] = scores[i] * (grad[i] - delta);
+    scores[i] = fast_exp(scores[i] * scale - log_sum_exp);
+    grad[i] = scores[i] * (grad[i] - delta) * scale;
   }
   std::fill(scores + visible, scores + strip, 0.0f);
   std::fill(grad + visible, grad + strip, 0.0f);
 }
 
-struct BackwardViews {
-  View q, k, v, out, grad_out;
-  View grad_q, grad_k, grad_v;
-  View scores, grad_scores;
-  const float* log_sum_exp;
-};
+// delta = sum_j p_j (grad_out . v_j) = grad_out . out
+template <class T>
+float delta_of(const T* grad_out, const T* out, int64_t size) {
+  return chained_sum(size, [&](int64_t c) { return static_cast<float>(grad_out[c]) * static_cast<float>(out[c]); });
+}
 
-void backward_tile(const Sizes& sizes, BackwardViews views, int64_t first) {
+template <class T>
+void backward_tile(Rooms& rooms, const Sizes& sizes, const BackwardHead<T>& head, const KeysAndValues<T>& shared,
+                   int64_t first) {
   const int64_t rows = std::min(kQueryTile, sizes.length - first), size = sizes.size;
-  const int64_t strip = sizes.visible(first + rows - 1);
-  const View q{views.q.row(first), views.q.ld}, grad_out{views.grad_out.row(first), views.grad_out.ld};
-  const View grad_q{views.grad_q.row(first), views.grad_q.ld};
-  if (strip == 0) {
-    std::fill_n(grad_q.data, rows * size, 0.0f);
+  const int64_t visible = sizes.visible(first + rows - 1);
+  if (visible == 0) {
+    for (int64_t r = 0; r < rows; ++r) std::fill_n(head.grad_q.row(first + r), size, T{});
     return;
   }
-  View scores = views.scores, grad = views.grad_scores;
-  scores.ld = grad.ld = strip;
-  multiply(scores, q, views.k, rows, strip, size, 'N', 'T', sizes.scale, 0);
-  multiply(grad, grad_out, views.v, rows, strip, size, 'N', 'T', 1, 0);
+  const Strip<T> strip(rooms.scores, rooms.rounded, sizes.length);
+  const Strip<T> grads(rooms.grads, rooms.rounded_grads, sizes.length);
+  const int64_t width = whole_units<T>(visible);
+  const Left<T> queries = left_operand(rooms.query, head.q.from(first), rows, size);
+  multiply<T, float>({strip.scores, strip.ld}, queries, shared.keys, rows, visible, size);
+  const Left<T> grad_out = left_operand(rooms.grad_out, head.grad_out.from(first), rows, size);
+  multiply<T, float>({grads.scores, grads.ld}, grad_out, shared.values, rows, visible, size);
   for (int64_t r = 0; r < rows; ++r) {
-    // delta = sum_j p_j (grad_out . v_j) = grad_out . out
-    const float delta = dot(grad_out.row(r), views.out.row(first + r), size);
-    score_gradients(scores.row(r), grad.row(r), sizes.visible(first + r), strip, views.log_sum_exp[first + r], delta);
+    const float delta = delta_of(head.grad_out.row(first + r), head.out.row(first + r), size);
+    score_gradients(strip.row(r), grads.row(r), sizes.visible(first + r), width, sizes.scale,
+                    head.log_sum_exp[first + r], delta);
+    strip.round_row(r, width);
+    grads.round_row(r, width);
   }
-  multiply(grad_q, grad, views.k, rows, size, strip, 'N', 'N', sizes.scale, 0);
-  multiply(views.grad_k, grad, q, strip, size, rows, 'T', 'N', sizes.scale, 1);
-  multiply(views.grad_v, scores, grad_out, strip, size, rows, 'T', 'N', 1, 1);
-}
-
-template <class T>
-void forward_head(const ops::AttentionForward& args, const Sizes& sizes, int64_t sequence, int64_t head) {
-  thread_local Scratch scratch;
-  Pieces pieces(scratch, (4 * sizes.size + kQueryTile) * sizes.length);
-  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head * sizes.size;
-  const Head<T> out_head(args.out, token, column);
-  const View q = loaded(Head<T>(args.qkv, token, column), sizes, pieces);
-  const View k = loaded(Head<T>(args.qkv, token, width + column), sizes, pieces);
-  const View v = loaded(Head<T>(args.qkv, token, 2 * width + column), sizes, pieces);
-  const View out = pieces.take(sizes.length, sizes.size);
-  const View scores = pieces.take(kQueryTile, sizes.length);
-  float* log_sum_exp = args.log_sum_exp.as<float>() + (sequence * sizes.heads + head) * sizes.length;
-  for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
-    forward_tile(sizes, out, log_sum_exp, q, k, v, scores, first);
-  }
-  store(out_head, sizes, out);
-}
-
-template <class T>
-void backward_head(const ops::AttentionBackward& args, const Sizes& sizes, int64_t sequence, int64_t head) {
-  thread_local Scratch scratch;
-  Pieces pieces(scratch, (8 * sizes.size + 2 * kQueryTile) * sizes.length);
-  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head * sizes.size;
-  const Head<T> grad_q_head(args.grad_qkv, token, column), grad_k_head(args.grad_qkv, token, width + column),
-      grad_v_head(args.grad_qkv, token, 2 * width + column);
-  const BackwardViews views = {
-      .q = loaded(Head<T>(args.qkv, token, column), sizes, pieces),
-      .k = loaded(Head<T>(args.qkv, token, width + column), sizes, pieces),
-      .v = loaded(Head<T>(args.qkv, token, 2 * width + column), sizes, pieces),
-      .out = loaded(Head<T>(args.out, token, column), sizes, pieces),
-      .grad_out = loaded(Head<T>(args.grad_out, token, column), sizes, pieces),
-      .grad_q = pieces.take(sizes.length, sizes.size),
-      .grad_k = pieces.take(sizes.length, sizes.size),
-      .grad_v = pieces.take(sizes.length, sizes.size),
-      .scores = pieces.take(kQueryTile, sizes.length),
-      .grad_scores = pieces.take(kQueryTile, sizes.length),
-      .log_sum_exp = args.log_sum_exp.as<const float>() + (sequence * sizes.heads + head) * sizes.length,
+  multiply<T, T>({head.grad_q.row(first), head.grad_q.ld}, left_operand(rooms.left, grads.operand(), rows, width),
+                 shared.key_rows, rows, size, width);
+  const auto add_product = [&](float* out, const Strip<T>& left, const Stored<T>& right) {
+    multiply<T, float>({.data = out, .ld = size, .add = true},
+                       left_operand(rooms.left, left.transposed(), visible, rows),
+                       right_operand(rooms.right, right, rows, size), visible, size, rows);
   };
-  for (const View& sum : {views.grad_k, views.grad_v}) std::fill_n(sum.data, sizes.length * sizes.size, 0.0f);
-  for (int64_t first = 0; first < sizes.length; first += kQueryTile) backward_tile(sizes, views, first);
-  store(grad_q_head, sizes, views.grad_q);
-  store(grad_k_head, sizes, views.grad_k);
-  store(grad_v_head, sizes, views.grad_v);
+  add_product(shared.grad_k, grads, head.q.from(first));
+  add_product(shared.grad_v, strip, head.grad_out.from(first));
+}
+
+template <class T>
+void forward_head(const ops::AttentionForward& args, const Sizes& sizes, int64_t sequence, int64_t head_number) {
+  thread_local Rooms rooms;
+  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head_number * sizes.size;
+  const ForwardHead<T> head = {
+      .q = Head<T>(args.qkv, token, column),
+      .k = Head<T>(args.qkv, token, width + column),
+      .v = Head<T>(args.qkv, token, 2 * width + column),
+      .out = Head<T>(args.out, token, column),
+      .log_sum_exp = args.log_sum_exp.as<float>() + (sequence * sizes.heads + head_number) * sizes.length};
+  const Right<T> keys = right_operand(rooms.key, head.k.transposed(), sizes.size, sizes.keys);
+  const Right<T> values = right_operand(rooms.value, head.v.from(0), sizes.keys, sizes.size);
+  for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
+    forward_tile(rooms, sizes, head, keys, values, first);
+  }
+}
+
+template <class T>
+void backward_head(const ops::AttentionBackward& args, const Sizes& sizes, int64_t sequence, int64_t head_number) {
+  thread_local Rooms rooms;
+  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head_number * sizes.size;
+  const BackwardHead<T> head = {
+      .q = Head<T>(args.qkv, token, column),
+      .k = Head<T>(args.qkv, token, width + column),
+      .v = Head<T>(args.qkv, token, 2 * width + column),
+      .out = Head<T>(args.out, token, column),
+      .grad_out = Head<T>(args.grad_out, token, column),
+      .grad_q = Head<T>(args.grad_qkv, token, column),
+      .grad_k = Head<T>(args.grad_qkv, token, width + column),
+      .grad_v = Head<T>(args.grad_qkv, token, 2 * width + column),
+      .log_sum_exp = args.log_sum_exp.as<const float>() + (sequence * sizes.heads + head_number) * sizes.length};
+  const KeysAndValues<T> shared = {.keys = right_operand(rooms.key, head.k.transposed(), sizes.size, sizes.keys),
+                                   .key_rows = right_operand(rooms.key_rows, head.k.from(0), sizes.keys, sizes.size),
+                                   .values = right_operand(rooms.value, head.v.transposed(), sizes.size, sizes.keys),
+                                   .grad_k = rooms.grad_key.floats(sizes.length * sizes.size),
+                                   .grad_v = rooms.grad_value.floats(sizes.length * sizes.size)};
+  for (float* sum : {shared.grad_k, shared.grad_v}) std::fill_n(sum, sizes.length * sizes.size, 0.0f);
+  for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
+    backward_tile(rooms, sizes, head, shared, first);
+  }
+  for (int64_t t = 0; t < sizes.length; ++t) {
+    store_row(head.grad_k.row(t), shared.grad_k + t * sizes.size, sizes.size);
+    store_row(head.grad_v.row(t), shared.grad_v + t * sizes.size, sizes.size);
+  }
 }
 
 }  // namespace

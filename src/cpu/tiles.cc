@@ -289,7 +289,7 @@ Right<T> right_operand(Scratch& room, Stored<T> b, int64_t k, int64_t n) {
       }
     }
   }
-  return {out};
+  return {out, count};
 }
 
 template <class T, class Out>
@@ -301,7 +301,7 @@ void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64
   const int64_t count = units<T>(k), tiles = (m + kTileRows - 1) / kTileRows;
   const int64_t lines = std::min(count, ahead.lines() / (tiles * std::max<int64_t>(n / kTileCols, 1)));
   for (int64_t col = 0; col < n; col += kTileCols) {
-    const Unit<T>* panel = right.data + col * count;
+    const Unit<T>* panel = right.data + col * right.units;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t begin = m * t / tiles, rows = m * (t + 1) / tiles - begin;
       const Product2d<Out> part = {out.data + begin * out.ld + col, out.ld,

@@ -62,6 +62,7 @@ struct Left {
 template <class T>
 struct Right {
   const Unit<T>* data;
+  int64_t units;
 };
 
 // Operands in the form that tiles read; a left one stays where it is if it can. `room` is used as long as the result.
@@ -106,7 +107,8 @@ class Ahead {
   int64_t region_ = 0, offset_ = 0;
 };
 
-// out = left[m, k] right[k, n]. A sum's bits depend on its row, its column and k alone.
+// out = left[m, k] right[k, n], where right may have more rows than k: it is its first ones then, and with pairs k is
+// even. A sum's bits depend on its row, its column and k alone.
 template <class T, class Out>
 void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64_t n, int64_t k, Ahead ahead = {});
 

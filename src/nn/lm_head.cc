@@ -10,8 +10,8 @@ namespace {
 
 // Logits of one chunk: large enough for fast products, small beside everything else. Every chunk reads the table and
 // adds to its whole gradient: on a GPU, products that are not a thousand rows deep would wait for that memory.
-constexpr int64_t kChunkElements = int64_t{4} << 20, kDeviceChunkElements = int64_t{256} << 20;
-constexpr int64_t kSmallestChunk = 64;
+constexpr int64_t kChunkElements = int64_t{8} << 20, kDeviceChunkElements = int64_t{256} << 20;
+constexpr int64_t kSmallestChunk = 64, kChunkMultiple = 16;
 
 }  // namespace
 
@@ -20,7 +20,10 @@ LmHead::LmHead(const Parameter& weight, int64_t chunk_rows) : weight_(weight), c
 int64_t LmHead::chunk_rows(const Pass& pass, int64_t rows) const {
   const int64_t elements = pass.ctx.kind() == DeviceKind::kCuda ? kDeviceChunkElements : kChunkElements;
   const int64_t wanted = chunk_rows_ > 0 ? chunk_rows_ : std::max(kSmallestChunk, elements / weight_.dims[0]);
-  return std::min(rows, wanted);
+  if (chunk_rows_ > 0 || rows <= wanted) return std::min(rows, wanted);
+  // Equal chunks: a small last one would run badly, and products of another size need other kernels.
+  const int64_t chunks = (rows + wanted - 1) / wanted, equal = (rows + chunks - 1) / chunks;
+  return (equal + kChunkMultiple - 1) / kChunkMultiple * kChunkMultiple;
 }
 
 void LmHead::logits(Pass& pass, const Tensor& logits, const Tensor& hidden) const {
