@@ -109,7 +109,6 @@ void multiply_weight_grad(const ops::GroupedWeightGrad& args) {
         const int64_t next_row = begin[next->expert], next_count = std::min<int64_t>(kInnerBlock, rows[next->expert]);
         ahead.add(grads + next_row * n + next->row, next_count, next->rows, n);
         ahead.add(xs + next_row * k + next->col, next_count, next->cols, k);
-        ahead.add(out_of(*next), next->rows, next->cols, k);
       }
       multiply<T, float>({.data = out_of(block), .ld = k, .add = true}, left, right, block.rows, block.cols, count,
                          ahead);

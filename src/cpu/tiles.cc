@@ -179,7 +179,8 @@ namespace {
 
 // kRows x kTileCols sums over all of the inner dimension, of whole panels.
 template <class T, class Out, int kRows>
-void tile(const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t count, Ahead& ahead, int64_t lines) {
+void tile(const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t count, Ahead& ahead, int64_t lines,
+          const Out* soon) {
   using Vector = VectorOfUnits<Unit<T>>;
   // Plain arrays, all loops over rows unrolled: the compiler then keeps every sum in a register.
   Floats sums[kRows][2] = {};
@@ -198,6 +199,13 @@ void tile(const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t
     panel += kTileCols;
   };
   int64_t p = 0;
+  if (out.add) {
+    for (; p < std::min<int64_t>(count, 2 * kRows); ++p) {
+      __builtin_prefetch(soon + (p >> 1) * out.ld + (p & 1) * kVectorFloats, 0, 2);
+      if (p < lines) __builtin_prefetch(ahead.next(), 0, 2);
+      step();
+    }
+  }
   for (; p < lines; ++p) {
     __builtin_prefetch(ahead.next(), 0, 2);
     step();
@@ -212,7 +220,7 @@ void tile(const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t
 }
 
 template <class T, class Out>
-using Tile = void (*)(const Product2d<Out>&, Left<T>, const Unit<T>*, int64_t, Ahead&, int64_t);
+using Tile = void (*)(const Product2d<Out>&, Left<T>, const Unit<T>*, int64_t, Ahead&, int64_t, const Out*);
 
 // Tiles of 1, 2 ... kTileRows rows.
 template <class T, class Out, int... kRows>
@@ -226,7 +234,7 @@ void narrow_tile(Tile<T, float> whole, const Product2d<Out>& out, Left<T> left, 
                  int64_t rows, int64_t cols) {
   std::array<float, kTileRows * kTileCols> sums;
   Ahead nothing;
-  whole({sums.data(), kTileCols}, left, panel, count, nothing, 0);
+  whole({sums.data(), kTileCols}, left, panel, count, nothing, 0, sums.data());
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < cols; ++c) {
       Out& to = out.data[r * out.ld + c];
@@ -295,6 +303,7 @@ Right<T> right_operand(Scratch& room, Stored<T> b, int64_t k, int64_t n) {
 template <class T, class Out>
 void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64_t n, int64_t k, Ahead ahead) {
   constexpr auto kHeights = std::make_integer_sequence<int, kTileRows>();
+  constexpr int64_t kTilesAhead = 4;
   static constexpr auto kTiles = tiles_of<T, Out>(kHeights);
   static constexpr auto kNarrowTiles = tiles_of<T, float>(kHeights);
   // Tiles of nearly the same height: a low last one would use the registers badly.
@@ -308,7 +317,9 @@ void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64
                                    out.bias == nullptr ? nullptr : out.bias + col, out.add};
       const Left<T> some = {left.data + begin * left.row, left.row, left.inner};
       if (n - col >= kTileCols) {
-        kTiles[rows - 1](part, some, panel, count, ahead, lines);
+        const int64_t later = t + kTilesAhead;
+        const Out* soon = out.data + m * (later % tiles) / tiles * out.ld + col + later / tiles * kTileCols;
+        kTiles[rows - 1](part, some, panel, count, ahead, lines, soon);
       } else {
         narrow_tile<T, Out>(kNarrowTiles[rows - 1], part, some, panel, count, rows, n - col);
       }
