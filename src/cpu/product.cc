@@ -4,7 +4,6 @@
 #include <functional>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <optional>
 #include <unordered_map>
 
 #include "cpu/scratch.h"
@@ -25,10 +24,25 @@ memory::data_type data_type(DType dtype) {
 }
 
 memory::desc describe(int64_t rows, int64_t cols, int64_t leading, bool transpose, DType dtype) {
-  const auto size = [](int64_t n) { return n == kAnySize ? DNNL_RUNTIME_DIM_VAL : n; };
   const memory::dims strides = transpose ? memory::dims{1, leading} : memory::dims{leading, 1};
-  return {{size(rows), size(cols)}, data_type(dtype), strides};
+  return {{rows, cols}, data_type(dtype), strides};
 }
+
+// oneDNN's view of an operand. Its C++ class would allocate a reference count for every one.
+class Memory {
+ public:
+  Memory(const memory::desc& description, const void* data) {
+    const auto status = dnnl_memory_create(&handle_, &description.data, engine().get(), const_cast<void*>(data));
+    MHMOE_CHECK(status == dnnl_success, "oneDNN cannot describe an operand: status {}", static_cast<int>(status));
+  }
+  ~Memory() { dnnl_memory_destroy(handle_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  dnnl_memory_t get() const { return handle_; }
+
+ private:
+  dnnl_memory_t handle_ = nullptr;
+};
 
 struct Descriptions {
   explicit Descriptions(const ProductKind& kind)
@@ -78,12 +92,6 @@ void limit_products(bool avx512f, bool avx512bf16) {
   dnnl_set_max_cpu_isa(avx512f ? dnnl_cpu_isa_avx512_core_vnni : dnnl_cpu_isa_avx2);
 }
 
-void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-           const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
-  const auto status = dnnl_sgemm(op_a, op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-  MHMOE_CHECK(status == dnnl_success, "oneDNN's sgemm failed with status {}", static_cast<int>(status));
-}
-
 struct Product::Primitive {
   explicit Primitive(const ProductKind& kind) : descriptions(kind) {
     dnnl::primitive_attr attributes;
@@ -125,25 +133,12 @@ Product::Product(const ProductKind& kind) : kind_(kind) {
 
 Product::~Product() = default;
 
-void Product::run(const ProductOperands& operands, int64_t m, int64_t k) const {
+void Product::run(const ProductOperands& operands) const {
   thread_local const dnnl::stream stream(engine());
   thread_local Scratch scratch;
-  const auto with_handle = [](const memory::desc& desc, const void* data) {
-    return memory(desc, engine(), const_cast<void*>(data));
-  };
-  std::optional<Descriptions> sized;
-  if (kind_.m == kAnySize || kind_.k == kAnySize) {
-    ProductKind actual = kind_;
-    if (actual.m == kAnySize) actual.m = m;
-    if (actual.k == kAnySize) actual.k = k;
-    sized.emplace(actual);
-  }
-  const Descriptions& descriptions = sized ? *sized : primitive_->descriptions;
-  const memory a = with_handle(descriptions.a, operands.a);
-  const memory b = with_handle(descriptions.b, operands.b);
-  const memory out = with_handle(descriptions.out, operands.out);
-  const memory bias = with_handle(descriptions.bias, operands.bias);
-  const memory pad = with_handle(primitive_->scratchpad, scratch.bytes(primitive_->scratchpad.get_size()));
+  const Descriptions& d = primitive_->descriptions;
+  const Memory a(d.a, operands.a), b(d.b, operands.b), out(d.out, operands.out), bias(d.bias, operands.bias);
+  const Memory pad(primitive_->scratchpad, scratch.bytes(primitive_->scratchpad.get_size()));
   const std::array<dnnl_exec_arg_t, 5> arguments{{{DNNL_ARG_SRC, a.get()},
                                                   {DNNL_ARG_WEIGHTS, b.get()},
                                                   {DNNL_ARG_DST, out.get()},

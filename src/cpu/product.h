@@ -16,9 +16,6 @@ bool products_have(std::string_view set);
 // Holds products to processors without the sets of which this is false. Only before anything else here is called.
 void limit_products(bool avx512f, bool avx512bf16);
 
-// A size that is given at execution instead.
-inline constexpr int64_t kAnySize = -1;
-
 // out[m, n] = op(a)[m, k] op(b)[k, n] (+ bias[n]) (+ out). Matrices are row-major as stored, lda, ldb, ldc elements
 // apart; transpose_x: op(x) is the transpose of what is stored. in: the type of a and b; bias is f32.
 struct ProductKind {
@@ -41,11 +38,6 @@ struct ProductOperands {
   const void* bias = nullptr;
 };
 
-// c[m, n] = alpha op(a)[m, k] op(b)[k, n] + beta c in f32; op is 'T' for the transpose of what is stored, else 'N'.
-// Matrices as above. In a parallel region: one thread.
-void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
-           const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
-
 class Product {
  public:
   // The product of this kind, made at the first call; it lives until the process ends.
@@ -54,8 +46,8 @@ class Product {
   explicit Product(const ProductKind& kind);
   ~Product();
 
-  // m and k matter only where the kind says kAnySize; all sizes at least 1. In a parallel region: one thread.
-  void run(const ProductOperands& operands, int64_t m = kAnySize, int64_t k = kAnySize) const;
+  // In a parallel region: one thread.
+  void run(const ProductOperands& operands) const;
 
  private:
   struct Primitive;

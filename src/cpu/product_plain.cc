@@ -19,6 +19,8 @@ bool products_have(std::string_view set) {
 }
 void limit_products(bool /*avx512f*/, bool /*avx512bf16*/) {}
 
+namespace {
+
 void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
            const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   for (int64_t i = 0; i < m; ++i) {
@@ -31,6 +33,8 @@ void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, c
     }
   }
 }
+
+}  // namespace
 
 struct Product::Primitive {};
 
@@ -48,16 +52,15 @@ Product::Product(const ProductKind& kind) : kind_(kind) {}
 
 Product::~Product() = default;
 
-void Product::run(const ProductOperands& operands, int64_t m, int64_t k) const {
+void Product::run(const ProductOperands& operands) const {
   MHMOE_CHECK(kind_.in == DType::kF32 && kind_.out == DType::kF32, "a plain product is of f32");
-  const int64_t rows = kind_.m == kAnySize ? m : kind_.m, inner = kind_.k == kAnySize ? k : kind_.k;
   auto* out = static_cast<float*>(operands.out);
-  sgemm(kind_.transpose_a ? 'T' : 'N', kind_.transpose_b ? 'T' : 'N', rows, kind_.n, inner, 1,
+  sgemm(kind_.transpose_a ? 'T' : 'N', kind_.transpose_b ? 'T' : 'N', kind_.m, kind_.n, kind_.k, 1,
         static_cast<const float*>(operands.a), kind_.lda, static_cast<const float*>(operands.b), kind_.ldb,
         kind_.accumulate ? 1.0f : 0.0f, out, kind_.ldc);
   if (!kind_.bias) return;
   const auto* bias = static_cast<const float*>(operands.bias);
-  for (int64_t i = 0; i < rows; ++i) {
+  for (int64_t i = 0; i < kind_.m; ++i) {
     for (int64_t j = 0; j < kind_.n; ++j) out[i * kind_.ldc + j] += bias[j];
   }
 }

@@ -232,7 +232,7 @@ constexpr std::array<Tile<T, Out>, sizeof...(kRows)> tiles_of(std::integer_seque
 template <class T, class Out>
 void narrow_tile(Tile<T, float> whole, const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t count,
                  int64_t rows, int64_t cols) {
-  std::array<float, kTileRows * kTileCols> sums;
+  std::array<float, kTileRows * kTileCols> sums{};
   Ahead nothing;
   whole({sums.data(), kTileCols}, left, panel, count, nothing, 0, sums.data());
   for (int64_t r = 0; r < rows; ++r) {

@@ -1,5 +1,7 @@
 #include "nn/mh_moe.h"
 
+#include <functional>
+
 #include <cmath>
 
 #include "ops/elementwise.h"
@@ -92,7 +94,7 @@ void MhMoe::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const
     if (merge_) merge_->backward_parameters(pass, grad_out, saved.merged);
     if (shared_expert_) shared_expert_->backward_parameters(pass, saved.shared_expert, grad_out, x);
   };
-  moe_.backward(pass, saved.moe, split(grad_z), split(grad_merged), split(saved.z), inner, meanwhile);
+  moe_.backward(pass, saved.moe, split(grad_z), split(grad_merged), split(saved.z), inner, std::cref(meanwhile));
   if (head_) {
     const Tensor grad_head = converted(pass, grad_z, pass.compute);
     head_->backward_parameters(pass, grad_head, x);
