@@ -82,7 +82,7 @@ SafetensorsFile::SafetensorsFile(const InputFile& file) : path_(file.path()) {
   size_t memory = 0;
   for (const auto& entry : header.entries) memory += aligned(entry.end - entry.begin);
   try {
-    bytes_.resize(memory);
+    bytes_ = std::make_unique_for_overwrite<std::byte[]>(memory);
   } catch (const std::bad_alloc&) {
     fail(ExitCode::kMemory, "'{}': no memory for its {} bytes", path, memory);
   }
@@ -91,10 +91,10 @@ SafetensorsFile::SafetensorsFile(const InputFile& file) : path_(file.path()) {
   hash.update(text);
   size_t position = 0;
   for (const auto& entry : header.entries) {
-    file.read(bytes_.data() + position, entry.end - entry.begin, data_offset_ + entry.begin);
-    hash.update(bytes_.data() + position, entry.end - entry.begin);
+    file.read(bytes_.get() + position, entry.end - entry.begin, data_offset_ + entry.begin);
+    hash.update(bytes_.get() + position, entry.end - entry.begin);
     const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
-    tensors_.emplace(entry.name, Tensor(bytes_.data() + position, entry.dtype, shape));
+    tensors_.emplace(entry.name, Tensor(bytes_.get() + position, entry.dtype, shape));
     names_.push_back(entry.name);
     position += aligned(entry.end - entry.begin);
   }

@@ -41,7 +41,7 @@ class SafetensorsFile {
 
  private:
   std::string path_;
-  std::vector<std::byte> bytes_;
+  std::unique_ptr<std::byte[]> bytes_;
   std::vector<std::string> names_;
   std::map<std::string, Tensor> tensors_;
   std::map<std::string, std::string> metadata_;

@@ -4,12 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cmath>
 
 #include "core/file.h"
 #include "core/hash.h"
 #include "core/log.h"
+#include "core/parallel_for.h"
 #include "train/checkpoint_folder.h"
 
 namespace mhmoe::train {
@@ -56,9 +59,25 @@ std::string origin(const std::string& path) {
   }
 }
 
+// Without branches, so that it is as fast as memory: resuming looks at every number that training will need.
+bool all_finite(const float* values, int64_t count) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  constexpr int64_t kGrain = int64_t{1} << 16;
+  std::atomic<bool> finite = true;
+  parallel_for(count, kGrain, [&](int64_t begin, int64_t end, int /*thread*/) {
+    int bad = 0;
+#pragma omp simd reduction(| : bad)
+    for (int64_t i = begin; i < end; ++i) bad |= (std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent ? 1 : 0;
+    if (bad != 0) finite = false;
+  });
+  return finite;
+}
+
 void check_finite(const std::string& path, const std::string& name, const Tensor& tensor) {
   const auto* values = tensor.as<float>();
-  for (int64_t i = 0; i < tensor.count(); ++i) {
+  const int64_t count = tensor.count();
+  if (all_finite(values, count)) return;
+  for (int64_t i = 0; i < count; ++i) {
     if (std::isfinite(values[i])) continue;
     fail(ExitCode::kBadData,
          "{}: tensor '{}' holds {} at element {}; training cannot go on from there, so take an earlier checkpoint",
@@ -163,8 +182,31 @@ std::vector<SafetensorsFile> Checkpoint::read(const std::string& kind, bool allo
   return files;
 }
 
+// As a stream, since no tensor is wanted yet. Only what is wrong with a file is found out with all of it in memory.
+bool Checkpoint::is_whole(const std::string& name, bool allow_nonfinite) const {
+  constexpr size_t kPiece = size_t{4} << 20;
+  const InputFile file(path_ + "/" + name, Links::kRefuse);
+  uint64_t header_bytes = 0;
+  if (file.size() < sizeof(header_bytes)) return false;
+  file.read(&header_bytes, sizeof(header_bytes), 0);
+  if (header_bytes % sizeof(float) != 0 || header_bytes > file.size() - sizeof(header_bytes)) return false;
+  const size_t header = sizeof(header_bytes) + header_bytes;
+  std::vector<float> piece(std::max(kPiece, header) / sizeof(float));
+  HashStream hash;
+  for (size_t begin = 0, count = header; begin < file.size(); begin += count, count = kPiece) {
+    count = std::min(count, file.size() - begin);
+    file.read(piece.data(), count, begin);
+    hash.update(piece.data(), count);
+    if (allow_nonfinite || begin == 0) continue;
+    if (!all_finite(piece.data(), static_cast<int64_t>(count / sizeof(float)))) return false;
+  }
+  return hash.digest() == manifest_.files.at(name).xxh3;
+}
+
 void Checkpoint::verify(bool allow_nonfinite) const {
-  for (const auto& [name, entry] : manifest_.files) read_file(name, allow_nonfinite);
+  for (const auto& [name, entry] : manifest_.files) {
+    if (!is_whole(name, allow_nonfinite)) read_file(name, allow_nonfinite);
+  }
 }
 
 std::optional<Checkpoint> newest_checkpoint(const std::string& folder, bool allow_nonfinite) {

@@ -67,6 +67,7 @@ class Checkpoint {
  private:
   void check_folder() const;
   SafetensorsFile read_file(const std::string& name, bool allow_nonfinite) const;
+  bool is_whole(const std::string& name, bool allow_nonfinite) const;
 
   std::string path_;
   Manifest manifest_;
