@@ -87,7 +87,8 @@ Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute, std::uniq
   own_groups_ = std::move(own_groups);
 }
 
-Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute, const comm::ParallelGroups& groups)
+Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute, const comm::ParallelGroups& groups,
+                 Weights weights)
     : ctx_(ctx),
       config_(config),
       groups_(groups),
@@ -100,7 +101,7 @@ Trainer::Trainer(Context& ctx, const RunConfig& config, DType compute, const com
   parameters.allocate(ctx, compute, true,
                       {.everywhere = {.shards = layout.world, .index = layout.rank},
                        .with_experts = {.shards = layout.replicas(), .index = layout.replica()}});
-  parameters.initialize(ctx, config.seed);
+  if (weights == Weights::kInitial) parameters.initialize(ctx, config.seed);
   memory_.emplace(ctx, StepMemory::Shape{.micro_batches = local_micro_batches(),
                                          .sequences = config.train.micro_batch_sequences,
                                          .length = config.data.sequence_length,

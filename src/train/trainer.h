@@ -44,12 +44,17 @@ struct TrainerState {
   json::Value spike_guard;
 };
 
+// What a new trainer holds: the weights of the configuration's seed, or nothing yet, which saves the time of making
+// those where a checkpoint is read anyway.
+enum class Weights : uint8_t { kInitial, kNone };
+
 class Trainer {
  public:
   // Builds and initialises this rank's part of the model and allocates its state. `config` (with model.vocab_size
   // filled in), `ctx` and `groups` must outlive the trainer. Throws Error(kConfig) where the batch does not divide over
   // ranks.
-  Trainer(Context& ctx, const RunConfig& config, DType compute, const comm::ParallelGroups& groups);
+  Trainer(Context& ctx, const RunConfig& config, DType compute, const comm::ParallelGroups& groups,
+          Weights weights = Weights::kInitial);
   // The trainer of a process alone.
   Trainer(Context& ctx, const RunConfig& config, DType compute);
 

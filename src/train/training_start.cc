@@ -54,7 +54,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       nodes_(comm::nodes_of_ranks(job_)),
       ctx_(create_context(backend, options)),
       groups_(comm::make_groups(backend, *ctx_, job_, layout(), group_options())),
-      trainer_(*ctx_, config_, compute_, groups_),
+      trainer_(*ctx_, config_, compute_, groups_, Weights::kNone),
       flops_per_token_(training_flops_per_token(config_.model, config_.data.sequence_length)),
       window_(flops_per_token_, peak_of_job(backend)),
       observation_(*ctx_, config_.model.moe,
@@ -95,7 +95,7 @@ void TrainingRun::compare_ranks() const {
 void TrainingRun::open_checkpoint() {
   const std::string found = leader_ && folder_->checkpoint() ? folder_->checkpoint()->path() : "";
   const std::string path = job_.gather(found)[0];
-  if (path.empty()) return;
+  if (path.empty()) return trainer_.task().parameters().initialize(*ctx_, config_.seed);
   const Checkpoint checkpoint = leader_ ? *folder_->checkpoint() : Checkpoint(path);
   require_agreement(job_, {{"the checkpoint " + path, branch_name(checkpoint)}});
   restore(checkpoint);
