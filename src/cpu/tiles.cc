@@ -10,122 +10,10 @@
 #include <utility>
 
 #include "cpu/simd_math.h"
+#include "cpu/tile_vectors.h"
 
 namespace mhmoe::cpu {
 namespace {
-
-template <class Element>
-using VectorOf __attribute__((vector_size(kVectorFloats * sizeof(float)))) = Element;
-using Floats = VectorOf<float>;
-using Ints = VectorOf<int32_t>;
-template <class U>
-using VectorOfUnits = std::conditional_t<std::is_same_v<U, float>, Floats, Ints>;
-
-template <class Vector>
-Vector load(const void* from) {
-  Vector out;
-  std::memcpy(&out, from, sizeof(out));
-  return out;
-}
-
-// kVectorFloats units of a row, from its element `from` on.
-template <class T>
-VectorOfUnits<Unit<T>> load_units(const T* from) {
-  if constexpr (kPaired<T> || std::is_same_v<T, float>) {
-    return load<VectorOfUnits<Unit<T>>>(from);
-  } else {
-    std::array<float, kVectorFloats> row;
-    load_row(row.data(), from, kVectorFloats);
-    return load<Floats>(row.data());
-  }
-}
-
-// The unit at inner position p of a row whose neighbours in the inner dimension are `step` elements apart.
-template <class T>
-Unit<T> unit_at(const T* row, int64_t step, int64_t p, int64_t k) {
-  if constexpr (kPaired<T>) {
-    const uint32_t low = row[2 * p * step].bits;
-    const uint32_t high = 2 * p + 1 < k ? row[(2 * p + 1) * step].bits : 0;
-    return static_cast<int32_t>(low | high << 16);
-  } else {
-    return static_cast<float>(row[p * step]);
-  }
-}
-
-// One unit of each of `count` neighbouring columns, from two rows (one, where units are no pairs).
-template <class T>
-void interleave_rows(Unit<T>* out, const T* first, const T* second, int64_t count) {
-  if constexpr (kPaired<T>) {
-#pragma omp simd
-    for (int64_t c = 0; c < count; ++c) {
-      out[c] = static_cast<int32_t>(first[c].bits | static_cast<uint32_t>(second[c].bits) << 16);
-    }
-  } else {
-    load_row(out, first, count);
-  }
-}
-
-// Row p of units of a matrix stored with the inner dimension along its rows.
-template <class T>
-void unit_row(Unit<T>* out, const T* data, int64_t ld, int64_t p, int64_t k, int64_t count) {
-  if constexpr (kPaired<T>) {
-    if (2 * p + 1 == k) {
-      for (int64_t c = 0; c < count; ++c) out[c] = data[2 * p * ld + c].bits;
-      return;
-    }
-    interleave_rows(out, data + 2 * p * ld, data + (2 * p + 1) * ld, count);
-  } else {
-    interleave_rows(out, data + p * ld, data, count);
-  }
-}
-
-// Swaps rows and columns of a square of vectors: for each bit of the numbers, the halves that have it in one alone.
-template <class Vector>
-void transpose(std::array<Vector, kVectorFloats>& rows) {
-  const auto stage = [&rows](auto bit) {
-    constexpr int kBit = decltype(bit)::value;
-    Ints low, high;
-    for (int e = 0; e < kVectorFloats; ++e) {
-      low[e] = (e & kBit) != 0 ? kVectorFloats + e - kBit : e;
-      high[e] = (e & kBit) != 0 ? kVectorFloats + e : e + kBit;
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < kVectorFloats; ++r) {
-      if ((r & kBit) != 0) continue;
-      const Vector upper = rows[r], lower = rows[r + kBit];
-      rows[r] = __builtin_shuffle(upper, lower, low);
-      rows[r + kBit] = __builtin_shuffle(upper, lower, high);
-    }
-  };
-  stage(std::integral_constant<int, 1>());
-  stage(std::integral_constant<int, 2>());
-  stage(std::integral_constant<int, 4>());
-  if constexpr (kVectorFloats == 16) stage(std::integral_constant<int, 8>());
-}
-
-// A panel of columns that lie along rows in memory.
-template <class T>
-void panel_of_rows(Unit<T>* panel, const T* data, int64_t ld, int64_t k, int64_t cols) {
-  constexpr int64_t kPerUnit = kPaired<T> ? 2 : 1;
-  const int64_t whole = k / kPerUnit / kVectorFloats * kVectorFloats;
-  for (int64_t first = 0; first < kTileCols; first += kVectorFloats) {
-    const int64_t here = std::clamp<int64_t>(cols - first, 0, kVectorFloats);
-    int64_t p = 0;
-    for (; here == kVectorFloats && p < whole; p += kVectorFloats) {
-      std::array<VectorOfUnits<Unit<T>>, kVectorFloats> square;
-      for (int r = 0; r < kVectorFloats; ++r) square[r] = load_units(data + (first + r) * ld + p * kPerUnit);
-      transpose(square);
-      for (int r = 0; r < kVectorFloats; ++r) {
-        std::memcpy(panel + (p + r) * kTileCols + first, &square[r], sizeof(square[r]));
-      }
-    }
-    for (; p < units<T>(k); ++p) {
-      Unit<T>* to = panel + p * kTileCols + first;
-      for (int64_t c = 0; c < here; ++c) to[c] = unit_at(data + (first + c) * ld, 1, p, k);
-      std::fill(to + here, to + kVectorFloats, Unit<T>{});
-    }
-  }
-}
 
 Floats multiply_add(Floats sum, Floats a, Floats b) {
   return sum + a * b;
@@ -253,53 +141,6 @@ void Ahead::add(const void* data, int64_t rows, int64_t row_bytes, int64_t strid
   lines_ += rows * ((row_bytes + kLine - 1) / kLine);
 }
 
-template <class T>
-Left<T> left_operand(Scratch& room, Stored<T> a, int64_t m, int64_t k) {
-  const int64_t count = units<T>(k);
-  if (a.transposed) {
-    // Rows a cache line longer than needed: powers of two would all fall into the same places of the cache.
-    const int64_t stride = m + kVectorFloats;
-    auto* out = static_cast<Unit<T>*>(room.bytes(static_cast<size_t>(count * stride) * sizeof(Unit<T>)));
-    for (int64_t p = 0; p < count; ++p) unit_row(out + p * stride, a.data, a.ld, p, k, m);
-    return {out, 1, stride};
-  }
-  if constexpr (std::is_same_v<T, float>) {
-    return {a.data, a.ld, 1};
-  } else {
-    if (kPaired<T> && k % 2 == 0 && a.ld % 2 == 0 && reinterpret_cast<uintptr_t>(a.data) % sizeof(Pair) == 0) {
-      return {reinterpret_cast<const Unit<T>*>(a.data), a.ld / 2, 1};
-    }
-    auto* out = static_cast<Unit<T>*>(room.bytes(static_cast<size_t>(count * m) * sizeof(Unit<T>)));
-    for (int64_t i = 0; i < m; ++i) {
-      for (int64_t p = 0; p < count; ++p) out[i * count + p] = unit_at(a.data + i * a.ld, 1, p, k);
-    }
-    return {out, count, 1};
-  }
-}
-
-template <class T>
-Right<T> right_operand(Scratch& room, Stored<T> b, int64_t k, int64_t n) {
-  const int64_t count = units<T>(k), panels = (n + kTileCols - 1) / kTileCols;
-  auto* out = static_cast<Unit<T>*>(room.bytes(static_cast<size_t>(panels * count) * kTileCols * sizeof(Unit<T>)));
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    const int64_t first = panel * kTileCols, cols = std::min<int64_t>(kTileCols, n - first);
-    Unit<T>* to = out + panel * count * kTileCols;
-    if (b.transposed) {
-      panel_of_rows(to, b.data + first * b.ld, b.ld, k, cols);
-      continue;
-    }
-    for (int64_t p = 0; p < count; ++p, to += kTileCols) {
-      if (cols == kTileCols) {
-        unit_row(to, b.data + first, b.ld, p, k, kTileCols);
-      } else {
-        unit_row(to, b.data + first, b.ld, p, k, cols);
-        std::fill(to + cols, to + kTileCols, Unit<T>{});
-      }
-    }
-  }
-  return {out, count};
-}
-
 template <class T, class Out>
 void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64_t n, int64_t k, Ahead ahead) {
   constexpr auto kHeights = std::make_integer_sequence<int, kTileRows>();
@@ -327,10 +168,6 @@ void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64
   }
 }
 
-template Left<float> left_operand(Scratch&, Stored<float>, int64_t, int64_t);
-template Left<bfloat16> left_operand(Scratch&, Stored<bfloat16>, int64_t, int64_t);
-template Right<float> right_operand(Scratch&, Stored<float>, int64_t, int64_t);
-template Right<bfloat16> right_operand(Scratch&, Stored<bfloat16>, int64_t, int64_t);
 template void multiply(Product2d<float>, Left<float>, Right<float>, int64_t, int64_t, int64_t, Ahead);
 template void multiply(Product2d<float>, Left<bfloat16>, Right<bfloat16>, int64_t, int64_t, int64_t, Ahead);
 template void multiply(Product2d<bfloat16>, Left<bfloat16>, Right<bfloat16>, int64_t, int64_t, int64_t, Ahead);
