@@ -88,7 +88,7 @@ class Experts(nn.Module):
             if len(row):
                 result = self.expert(z.index_select(0, row), e) * gate[row, choice].unsqueeze(1)
                 y = y.index_add(0, row, result.to(y.dtype))
-        return y
+        return y.to(z.dtype)
 
     def sort(self, index):
         """Assignments by expert; where each went; how many each expert has."""

@@ -6,7 +6,6 @@ peer_torch.py check CONFIG --mhmoe build/cpu/mhmoe                       compare
 """
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -152,17 +151,20 @@ def check(arguments):
             save_file({name: tensor.detach().contiguous().clone() for name, tensor in model.named(lambda p: p)}, weights)
             trace = [arguments.mhmoe, "trace", "--config", arguments.config, "--weights", weights, "--tokens", inputs,
                      "--output", output, "--device", "cpu", "--set", "train.precision=fp32"]
-            subprocess.run(trace + [word for pair in arguments.set for word in ("--set", pair)], check=True)
+            done = subprocess.run(trace + [word for pair in arguments.set for word in ("--set", pair)], capture_output=True,
+                                  text=True)
+            if done.returncode != 0:
+                sys.exit(f"error: mhmoe trace ended with code {done.returncode}: {done.stderr.strip()}")
             Variant(text).apply(model)
             loss, balance = model(tokens, targets)
             loss = loss / tokens.numel()
             (loss + config["model"]["moe"]["balance_loss_weight"] * balance).backward()
-            theirs = load_file(output)
+            loss, theirs = loss.item(), load_file(output)
             ours = {f"grad.{name}": tensor
                     for name, tensor in model.named(lambda p: torch.zeros_like(p) if p.grad is None else p.grad)}
-            ours["cross_entropy"] = loss.detach()
+            ours["cross_entropy"] = torch.tensor(loss)
             name, error = worst_difference(ours, theirs)
-            print(f"{Path(arguments.config).name} {text}: loss {float(loss):.6f}, mhmoe {float(theirs['cross_entropy']):.6f}; "
+            print(f"{Path(arguments.config).name} {text}: loss {loss:.6f}, mhmoe {float(theirs['cross_entropy']):.6f}; "
                   f"{len(ours) - 1} gradients, the farthest apart {name} by {error:.1e} of its norm")
             worst = max(worst, error)
     if not worst <= arguments.tolerance:
