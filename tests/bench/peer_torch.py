@@ -189,7 +189,8 @@ def main():
     for command in (measure, compare):
         command.add_argument("config", metavar="CONFIG")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    measure.add_argument("--variant", default="sorted", help="FORM[,compile|whole][,autotune]; forms: " + ", ".join(Experts.FORMS))
+    measure.add_argument("--variant", default="sorted",
+                         help="FORM[,compile|whole][,autotune]; forms: " + ", ".join(Experts.FORMS))
     measure.add_argument("--precision", choices=PRECISIONS, default="fp32")
     measure.add_argument("--threads", type=int)
     measure.add_argument("--steps", type=int, default=2)
