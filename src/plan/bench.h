@@ -5,6 +5,7 @@
 
 #include "device/backend.h"
 #include "plan/op_cost.h"
+#include "plan/step_parts.h"
 #include "train/moe_summary.h"
 #include "train/run_config.h"
 
@@ -31,11 +32,20 @@ std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& con
 // Of waiting for a device that has nothing to do: what no op can be faster than in time_ops.
 double idle_seconds(const Backend& backend);
 
+// Of the last step; all zero for a dense model.
+struct RowsPerExpert {
+  int64_t least = 0, median = 0, most = 0;
+};
+
 struct StepTimes {
   double median_seconds = 0, best_seconds = 0;  // of a whole step
   train::MoeSummary moe;                        // of the last one
+  RowsPerExpert rows_per_expert;
+  PartTimes parts;  // of further steps, under an observer
   size_t arena_bytes = 0;
+  int64_t process_peak_bytes = 0;
   std::string device;  // the context's name
+  DeviceKind kind = DeviceKind::kCpu;
 };
 
 StepTimes time_steps(const Backend& backend, const train::RunConfig& config, DType compute,
