@@ -2,6 +2,7 @@
 
 #include "cli/bench_comm.h"
 #include "cli/bench_machine.h"
+#include "cli/bench_use.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/output.h"
@@ -135,6 +136,7 @@ void add_bench_command(CLI::App& app) {
   train->callback([train_options] { run_train(*train_options); });
 
   add_bench_machine_commands(*bench);
+  add_bench_use_commands(*bench);
   add_bench_comm_command(*bench);
 }
 

@@ -16,8 +16,10 @@ struct BenchOptions {
   int64_t steps = 5;   // timed
 };
 
-// Steps on tokens drawn evenly from the vocabulary (seed: the configuration's), with weights as they are initialised:
-// routing is what the untrained router does. model.vocab_size must be filled in.
+// Sequences of tokens drawn evenly from the vocabulary (seed: the configuration's). model.vocab_size must be filled in.
+train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences);
+
+// Steps on such tokens, with weights as they are initialised: routing is what the untrained router does.
 
 struct OpTime {
   std::string op, shape;  // as in OpCost

@@ -4,19 +4,17 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstring>
 #include <functional>
 #include <memory>
 
+#include "core/clock.h"
 #include "core/parallel_for.h"
 #include "core/rank.h"
 #include "train/peak.h"
 
 namespace mhmoe::plan {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kGrain = 1 << 16;
 
@@ -59,15 +57,12 @@ std::unique_ptr<float[]> make_array(int64_t count) {
 std::vector<MemorySpeed> time_loops(const std::vector<Loop>& loops, double seconds) {
   constexpr int kRounds = 2;
   std::vector<std::vector<double>> taken(loops.size());
-  const auto since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
   const auto begin = Clock::now();
-  for (int round = 0; round < kRounds || since(begin) < seconds; ++round) {
+  for (int round = 0; round < kRounds || seconds_since(begin) < seconds; ++round) {
     for (size_t i = 0; i < loops.size(); ++i) {
       const auto start = Clock::now();
       loops[i].run();
-      taken[i].push_back(since(start));
+      taken[i].push_back(seconds_since(start));
     }
   }
   std::vector<MemorySpeed> speeds;

@@ -1,14 +1,13 @@
 #include "plan/step_parts.h"
 
-#include <chrono>
 #include <numeric>
+#include <utility>
 
+#include "core/clock.h"
 #include "plan/step_work.h"
 
 namespace mhmoe::plan {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 class PartTimer final : public WorkObserver {
  public:

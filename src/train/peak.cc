@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 
+#include "core/clock.h"
 #include "core/philox.h"
 #include "core/rank.h"
 #include "ops/elementwise.h"
@@ -11,12 +11,6 @@
 
 namespace mhmoe::train {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Random numbers, a few thousand over and over: with zeros some devices take less power and run faster than they can.
 Tensor random_operand(Context& ctx, DType dtype, int64_t count) {
