@@ -80,7 +80,7 @@ std::string gemm_text(const std::vector<PrecisionSpeeds>& speeds) {
   return out;
 }
 
-json::Value& add_gemm(json::Value& report, const std::vector<PrecisionSpeeds>& speeds) {
+void add_gemm(json::Value& report, const std::vector<PrecisionSpeeds>& speeds) {
   json::Value& peak = report.add("peak_flops_per_second", json::Value::object());
   for (const PrecisionSpeeds& precision : speeds) {
     peak.add(std::string(train::precision_name(precision.compute)), precision.peak());
@@ -99,7 +99,6 @@ json::Value& add_gemm(json::Value& report, const std::vector<PrecisionSpeeds>& s
       entry.add("runs", speed.runs);
     }
   }
-  return report;
 }
 
 void run_gemm(const BenchMachine& command) {
@@ -114,7 +113,8 @@ void run_gemm(const BenchMachine& command) {
   if (command.json) {
     json::Value report = heading(backend);
     if (!has_bf16) report.add("skipped", "bf16");
-    return write_output(json::to_line(add_gemm(report, speeds)) + "\n");
+    add_gemm(report, speeds);
+    return write_output(json::to_line(report) + "\n");
   }
   write_output(heading_text("matrix products", backend) + gemm_text(speeds) +
                (has_bf16 ? "" : "bf16 skipped: this device has no instructions for its products\n"));

@@ -137,7 +137,7 @@ TEST_F(Bench, PreparationOfText) {
   const json::Value bytes = object(options + " --tokenizer bytes");
   EXPECT_GT(bytes.find("tokens")->integer, bytes.find("bytes")->integer) << "every byte, and an end a document";
   EXPECT_GT(bytes.find("bytes")->integer, 900'000);
-  const json::Value trained = object(options + " --vocab-size 300");
+  const json::Value trained = object(options + " --vocab-size 1000");
   EXPECT_GT(real(trained, "training_seconds"), 0);
   EXPECT_GT(real(trained, "bytes_per_second"), 0);
   EXPECT_LT(trained.find("tokens")->integer, bytes.find("tokens")->integer);
