@@ -19,7 +19,7 @@ namespace {
 struct BenchMachine {
   DeviceOptions device;
   std::vector<int64_t> sizes = {512, 1024, 2048, 4096};
-  int64_t megabytes = plan::default_array_bytes() >> 20;
+  int64_t megabytes = plan::kArrayBytes >> 20;
   double seconds = 4;
   bool json = false;
 };
@@ -32,7 +32,7 @@ json::Value heading(const Backend& backend) {
 }
 
 std::string heading_text(const char* what, const Backend& backend) {
-  return fmt::format("{} on {}, {} threads\n", what, backend.create_context(local_rank())->name(), thread_count());
+  return fmt::format("{} on {}\n", what, backend.create_context(local_rank())->name());
 }
 
 struct PrecisionSpeeds {
@@ -184,7 +184,7 @@ void add_bench_machine_commands(CLI::App& bench) {
   add_shared_options(*memory, *memory_options);
   memory
       ->add_option("--megabytes", memory_options->megabytes,
-                   "(MiB) of each of three arrays; by default four times the last cache")
+                   "(MiB) of each of three arrays: at least four times the last cache")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   memory->add_option("--seconds", memory_options->seconds, "at least; every loop runs twice or more")

@@ -1,7 +1,5 @@
 #include "plan/machine_speed.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -111,11 +109,6 @@ std::vector<MemorySpeed> measure_device(const Backend& backend, int64_t array_by
 
 }  // namespace
 
-int64_t default_array_bytes() {
-  constexpr int64_t kMiB = int64_t{1} << 20;
-  return std::clamp<int64_t>(4 * sysconf(_SC_LEVEL3_CACHE_SIZE), 128 * kMiB, 1024 * kMiB);
-}
-
 std::vector<MemorySpeed> measure_memory(const Backend& backend, int64_t array_bytes, double seconds) {
   return backend.kind == DeviceKind::kCpu ? measure_cpu(array_bytes, seconds)
                                           : measure_device(backend, array_bytes, seconds);
@@ -124,7 +117,7 @@ std::vector<MemorySpeed> measure_memory(const Backend& backend, int64_t array_by
 Speeds measure_speeds(const Backend& backend, DType compute) {
   constexpr double kSeconds = 0.5;
   Speeds speeds{};
-  for (const MemorySpeed& memory : measure_memory(backend, default_array_bytes(), kSeconds)) {
+  for (const MemorySpeed& memory : measure_memory(backend, kArrayBytes, kSeconds)) {
     speeds.bytes_per_second = std::max(speeds.bytes_per_second, memory.best);
   }
   speeds.f32_flops = train::measure_matmul_peak(backend, DType::kF32);

@@ -20,8 +20,8 @@ struct MemorySpeed {
   int64_t runs = 0;
 };
 
-// Four times the last cache of this machine, within 128 MiB and 1 GiB.
-int64_t default_array_bytes();
+// Larger than the caches of most machines by far.
+inline constexpr int64_t kArrayBytes = int64_t{256} << 20;
 
 // On three arrays of so many bytes; loops in turn, at least twice, until the seconds are over.
 std::vector<MemorySpeed> measure_memory(const Backend& backend, int64_t array_bytes, double seconds);

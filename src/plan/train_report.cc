@@ -26,8 +26,8 @@ std::string parts_text(const TrainReport& report) {
   }
   out += part_row(kBetweenOps, parts.between_ops, step) + "\n";
   with_floor("sum", step, report.floors.sum());
-  out += fmt::format("the observed step took {:.1f} % more than the median of those that are not observed\n",
-                     100 * (step / report.times.median_seconds - 1));
+  out += fmt::format("the observed step took {:.3f} times the median of those that are not observed\n",
+                     step / report.times.median_seconds);
   return out;
 }
 
@@ -70,9 +70,9 @@ double TrainReport::routing_share() const {
 
 std::string train_text(const TrainReport& report) {
   const double peak = report.measured.flops(report.compute);
-  std::string out = fmt::format("{}: steps of {} tokens in {} on {}, {} threads\n", report.config.name,
-                                report.config.train.batch_tokens, train::precision_name(report.compute),
-                                report.times.device, report.threads);
+  std::string out =
+      fmt::format("{}: steps of {} tokens in {} on {}\n", report.config.name, report.config.train.batch_tokens,
+                  train::precision_name(report.compute), report.times.device);
   out += fmt::format("step             {:.4g} s (median), {:.4g} s (best)\n", report.times.median_seconds,
                      report.times.best_seconds);
   out += fmt::format("tokens/s         {:.4g}\n", report.tokens_per_second());

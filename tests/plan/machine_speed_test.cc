@@ -17,7 +17,6 @@ TEST(MachineSpeed, EveryLoopIsTimed) {
     EXPECT_GE(speed.best, speed.median) << speed.loop;
     EXPECT_GT(speed.median, 1e6) << speed.loop;
   }
-  EXPECT_GE(default_array_bytes(), int64_t{128} << 20);
 }
 
 TEST(MachineSpeed, EveryProductIsTimedInEveryRound) {
