@@ -1,14 +1,17 @@
 #include <memory>
 
 #include "cli/bench_comm.h"
+#include "cli/bench_machine.h"
+#include "cli/bench_use.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/output.h"
 #include "core/log.h"
+#include "core/parallel_for.h"
 #include "core/rank.h"
 #include "plan/bench_report.h"
-#include "train/peak.h"
-#include "train/trainer.h"
+#include "plan/machine_speed.h"
+#include "plan/train_report.h"
 
 namespace mhmoe::cli {
 namespace {
@@ -69,10 +72,17 @@ void run_train(const BenchCommand& command) {
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
   const Backend& backend = open_to_measure(command);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
-  const double peak = train::measure_matmul_peak(backend, compute);
+  // Steps first: the peak of the process's memory is theirs.
   const plan::StepTimes times = plan::time_steps(backend, config, compute, command.options);
-  const plan::TrainReport report = {
-      .config = config, .compute = compute, .times = times, .matrix_peak = peak, .gpu = gpu_of(command, times.device)};
+  const plan::Speeds measured = plan::measure_speeds(backend, compute);
+  const plan::PartSeconds floors = plan::floors_by_part(config, backend.kind, compute, measured);
+  const plan::TrainReport report = {.config = config,
+                                    .compute = compute,
+                                    .threads = thread_count(),
+                                    .times = times,
+                                    .measured = measured,
+                                    .floors = floors,
+                                    .gpu = gpu_of(command, times.device)};
   print(command, plan::train_text(report), plan::train_json(report));
 }
 
@@ -96,11 +106,12 @@ void add_shared_options(CLI::App& command, BenchCommand& options) {
 }  // namespace
 
 void add_bench_command(CLI::App& app) {
-  CLI::App* bench = app.add_subcommand(
-      "bench", "Measure a device at a model's training: each op, whole steps, or the ranks' exchange");
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure a device: its peaks, a model's ops and whole steps, or the ranks' exchange");
   bench->require_subcommand(1);
   bench->footer(
-      "Tokens are drawn evenly from the vocabulary and weights are as initialised, so no data is needed.\n"
+      "What the figures mean: docs/performance.md. Tokens are drawn evenly from the vocabulary and weights are as\n"
+      "initialised, so no data is needed.\n"
       "Example: mhmoe bench train configs/tiny/mhmoe_8.json --set model.vocab_size=8192");
 
   auto ops_options = std::make_shared<BenchCommand>();
@@ -116,13 +127,16 @@ void add_bench_command(CLI::App& app) {
   ops->callback([ops_options] { run_ops(*ops_options); });
 
   auto train_options = std::make_shared<BenchCommand>();
-  CLI::App* train = bench->add_subcommand("train", "Time whole steps: tokens/s, model FLOP/s, share of the peak");
+  CLI::App* train = bench->add_subcommand(
+      "train", "Time whole steps: tokens/s, model FLOP/s, share of the peak; then a step's parts beside their floors");
   train->footer(
       "Example: mhmoe bench train configs/paper2/mhmoe_h3.json --device cuda\n"
       "         mhmoe bench train configs/tiny/mhmoe_8.json --set model.vocab_size=8192 --device cpu --json");
   add_shared_options(*train, *train_options);
   train->callback([train_options] { run_train(*train_options); });
 
+  add_bench_machine_commands(*bench);
+  add_bench_use_commands(*bench);
   add_bench_comm_command(*bench);
 }
 

@@ -13,6 +13,8 @@
 
 namespace mhmoe {
 
+enum class StepPart : uint8_t;  // device/step_part.h
+
 namespace ops {
 struct KernelTable;
 struct OpCall;
@@ -100,6 +102,10 @@ class MHMOE_API Context {
   // end. A recording is good while both arenas' generation() stays.
   std::unique_ptr<RecordedWork> record(const std::function<void()>& work);
 
+  // Of a training step, that work from here on belongs to; for observers. Set by StepPartScope.
+  StepPart part() const { return part_; }
+  StepPart set_part(StepPart part) { return std::exchange(part_, part); }
+
   void set_work_observer(WorkObserver* observer) { work_observer_ = observer; }
   // Work is looked at piece by piece: none of it may come from a recording.
   bool watched() const { return work_observer_ != nullptr; }
@@ -142,6 +148,7 @@ class MHMOE_API Context {
   bool sizing_;
   bool host_sync_forbidden_ = false;
   bool recording_ = false;
+  StepPart part_{};
   Arena state_;
   Arena step_;
   TensorObserver* observer_ = nullptr;

@@ -38,6 +38,7 @@ void Attention::attend(Pass& pass, Saved& saved) const {
 }
 
 void Attention::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& x, const Tensor& residual) const {
+  const StepPartScope part(pass.ctx, StepPart::kAttention);
   const int64_t n = pass.tokens(), d = heads_ * head_size_;
   saved.qkv = pass.allocate("attention qkv", pass.compute, {n, 3 * d});
   saved.context = pass.allocate("attention context", pass.compute, {n, d});
@@ -56,6 +57,7 @@ void Attention::forward(Pass& pass, Saved& saved, const Tensor& out, const Tenso
 
 void Attention::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const Tensor& grad_out,
                          const Tensor& x) const {
+  const StepPartScope part(pass.ctx, StepPart::kAttention);
   const ArenaScope scope = pass.scope();
   const int64_t n = pass.tokens(), d = heads_ * head_size_;
   const Tensor grad_context = pass.allocate("attention context gradient", pass.compute, {n, d});

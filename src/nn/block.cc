@@ -20,6 +20,7 @@ Block::Block(const ModelConfig& config, ParameterStore& parameters, int64_t laye
 }
 
 void Block::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& input) const {
+  const StepPartScope part(pass.ctx, StepPart::kNorms);
   const int64_t n = input.rows(), d = input.cols();
   saved.attention_inv_rms = pass.allocate("norm statistics", DType::kF32, {n});
   saved.ffn_inv_rms = pass.allocate("norm statistics", DType::kF32, {n});
@@ -46,6 +47,7 @@ void Block::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& i
 }
 
 void Block::backward(Pass& pass, const Saved& saved, const Tensor& grad, const Tensor& input) const {
+  const StepPartScope part(pass.ctx, StepPart::kNorms);
   {
     const ArenaScope scope = pass.scope();
     const Tensor grad_out = converted(pass, grad, pass.compute);

@@ -62,6 +62,7 @@ Experts::Experts(const ModelConfig& config, ParameterStore& parameters, const st
 
 void Experts::forward(Pass& pass, const Tensor& out, const Tensor& pre, const Tensor& rows,
                       const ops::RowGroups& groups, comm::ExpertRange experts) const {
+  const StepPartScope part(pass.ctx, StepPart::kExperts);
   const ArenaScope scope = pass.scope();
   const Tensor activated = pass.allocate("expert activation", pass.compute, {rows.rows(), hidden_size_});
   ops::grouped_matmul(pass.ctx, {.out = pre,
@@ -81,6 +82,7 @@ void Experts::forward(Pass& pass, const Tensor& out, const Tensor& pre, const Te
 }
 
 void Experts::backward(Pass& pass, const Backward& args) const {
+  const StepPartScope part(pass.ctx, StepPart::kExperts);
   const ArenaScope scope = pass.scope();
   // First upstream times the down-projection, then, in place, the gate-scaled activation itself.
   const Tensor activated = pass.allocate("expert activation", pass.compute, {args.rows.rows(), hidden_size_});

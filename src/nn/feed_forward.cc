@@ -32,12 +32,14 @@ void FeedForward::forward(Pass& pass, Saved& saved, const Tensor& out, const Ten
 }
 
 void FeedForward::forward_hidden(Pass& pass, const Saved& saved, const Tensor& activated, const Tensor& x) const {
+  const StepPartScope part(pass.ctx, StepPart::kFeedForward);
   up_.forward(pass, saved.pre, x);
   pass.ctx.observe(saved.pre, "{}.pre_activation", prefix_);
   ops::activation_forward(pass.ctx, {.out = activated, .pre = saved.pre, .kind = activation_});
 }
 
 void FeedForward::forward_out(Pass& pass, const Tensor& out, const Tensor& activated, const Tensor& addend) const {
+  const StepPartScope part(pass.ctx, StepPart::kFeedForward);
   down_.forward(pass, out, activated, addend);
 }
 
@@ -48,6 +50,7 @@ void FeedForward::backward(Pass& pass, const Saved& saved, const Tensor& grad_x,
 }
 
 void FeedForward::backward_parameters(Pass& pass, const Saved& saved, const Tensor& grad_out, const Tensor& x) const {
+  const StepPartScope part(pass.ctx, StepPart::kFeedForward);
   const ArenaScope scope = pass.scope();
   // First the gradient of the activation, then, in place, the activation itself.
   const Tensor activated = allocate_activated(pass, x.rows());
@@ -63,6 +66,7 @@ void FeedForward::backward_parameters(Pass& pass, const Saved& saved, const Tens
 }
 
 void FeedForward::backward_input(Pass& pass, const Saved& saved, const Tensor& grad_x, const Tensor& addend) const {
+  const StepPartScope part(pass.ctx, StepPart::kFeedForward);
   up_.backward_input(pass, grad_x, saved.pre, addend);
 }
 

@@ -27,6 +27,7 @@ int64_t LmHead::chunk_rows(const Pass& pass, int64_t rows) const {
 }
 
 void LmHead::logits(Pass& pass, const Tensor& logits, const Tensor& hidden) const {
+  const StepPartScope part(pass.ctx, StepPart::kLoss);
   ops::matmul(pass.ctx, {.out = logits, .a = hidden, .b = weight_.value, .transpose_b = true});
   pass.ctx.observe(logits, "logits");
 }
@@ -39,6 +40,7 @@ void LmHead::logits_and_losses(Pass& pass, const Tensor& logits, const Tensor& l
 }
 
 void LmHead::forward(Pass& pass, const Tensor& losses, const Tensor& hidden, const Tensor& targets) const {
+  const StepPartScope part(pass.ctx, StepPart::kLoss);
   const ArenaScope scope = pass.scope();
   const int64_t rows = hidden.rows(), chunk = chunk_rows(pass, rows);
   const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, weight_.dims[0]});
@@ -51,6 +53,7 @@ void LmHead::forward(Pass& pass, const Tensor& losses, const Tensor& hidden, con
 
 void LmHead::forward_backward(Pass& pass, const Tensor& losses, const Tensor& grad_hidden, const Tensor& hidden,
                               const Tensor& targets, const Tensor& scale) const {
+  const StepPartScope part(pass.ctx, StepPart::kLoss);
   const ArenaScope scope = pass.scope();
   const int64_t rows = hidden.rows(), chunk = chunk_rows(pass, rows), vocab = weight_.dims[0];
   const Tensor buffer = pass.allocate("logits chunk", DType::kF32, {chunk, vocab});

@@ -40,6 +40,7 @@ MhMoe::MhMoe(const ModelConfig& config, ParameterStore& parameters, const std::s
 }
 
 void MhMoe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& x, const Tensor& residual) const {
+  const StepPartScope part(pass.ctx, StepPart::kHeadAndMerge);
   saved.z = x;
   if (head_) {
     saved.z = pass.allocate("head layer output", pass.compute, {x.rows(), x.cols()});
@@ -78,6 +79,7 @@ void MhMoe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& x
 
 void MhMoe::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const Tensor& grad_out,
                      const Tensor& x) const {
+  const StepPartScope part(pass.ctx, StepPart::kHeadAndMerge);
   const ArenaScope scope = pass.scope();
   Tensor grad_merged = grad_out;
   if (merge_) {
@@ -91,6 +93,7 @@ void MhMoe::backward(Pass& pass, const Saved& saved, const Tensor& grad_x, const
     ops::cast(pass.ctx, {.out = grad_z, .in = grad_merged});
   }
   const auto meanwhile = [&] {
+    const StepPartScope part(pass.ctx, StepPart::kHeadAndMerge);
     if (merge_) merge_->backward_parameters(pass, grad_out, saved.merged);
     if (shared_expert_) shared_expert_->backward_parameters(pass, saved.shared_expert, grad_out, x);
   };

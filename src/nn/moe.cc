@@ -47,6 +47,7 @@ Tensor Moe::gathered(Pass& pass, const Saved& saved, const Tensor& x) const {
 }
 
 void Moe::route(Pass& pass, Saved& saved, const Tensor& z) const {
+  const StepPartScope part(pass.ctx, StepPart::kDispatch);
   const Tensor balance_loss = pass.statistics.balance_loss.slice(moe_index_, 1);
   const Tensor load = pass.statistics.load.slice_rows(moe_index_, 1).view({config_.experts});
   router_.forward(pass, saved.routing, balance_loss, z);
@@ -62,6 +63,7 @@ void Moe::route(Pass& pass, Saved& saved, const Tensor& z) const {
 
 void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, const Tensor& addend,
                   const comm::Meanwhile& meanwhile) const {
+  const StepPartScope part(pass.ctx, StepPart::kDispatch);
   const ArenaScope scope = pass.scope();
   const Experts& experts = exchange_.experts();
   const bool exchanged = pass.experts_are_shared_out();
@@ -79,6 +81,7 @@ void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, 
   } else {
     experts.forward(pass, results, saved.pre, rows, saved.groups, experts.all());
   }
+  const StepPartScope coming_back(pass.ctx, StepPart::kCombine);
   ops::combine_rows(
       pass.ctx,
       {.y = out, .rows = results, .row_of = saved.row_of, .gate = saved.routing.gate_weight, .addend = addend});
@@ -86,6 +89,7 @@ void Moe::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& z, 
 
 void Moe::backward(Pass& pass, const Saved& saved, const Tensor& grad_z, const Tensor& grad_out, const Tensor& z,
                    const Tensor& addend, const comm::Meanwhile& meanwhile) const {
+  const StepPartScope part(pass.ctx, StepPart::kDispatch);
   if (!pass.experts_are_shared_out() && meanwhile) meanwhile();
   const ArenaScope scope = pass.scope();
   const int64_t buffer_rows = saved.row_assignment.count();
@@ -100,6 +104,7 @@ void Moe::backward(Pass& pass, const Saved& saved, const Tensor& grad_z, const T
   }
   pass.ctx.observe(grad.gate, "grad.{}.gate_weight", prefix_);
   router_.backward(pass, saved.routing, grad_z, grad.gate, z, addend);
+  const StepPartScope coming_back(pass.ctx, StepPart::kCombine);
   ops::combine_rows(pass.ctx, {.y = grad_z, .rows = grad.rows, .row_of = saved.row_of, .addend = grad_z});
 }
 
@@ -129,6 +134,7 @@ void Moe::backward_exchanged(Pass& pass, const Saved& saved, const RowGradients&
   exchange_.backward(pass, saved.exchange, {.grad_rows = grad.rows, .grad_gate = grad_row_gate, .upstream = upstream},
                      meanwhile);
   // Zero where an assignment was dropped.
+  const StepPartScope coming_back(pass.ctx, StepPart::kCombine);
   const int64_t assignments = saved.row_of.count();
   ops::combine_rows(
       pass.ctx,

@@ -5,6 +5,7 @@
 
 #include "device/communicator.h"
 #include "device/context.h"
+#include "device/step_part.h"
 #include "nn/gradient_sink.h"
 
 namespace mhmoe::nn {

@@ -11,6 +11,7 @@ Router::Router(const MoeConfig& config, ParameterStore& parameters, const std::s
                              Init::linear_default(width))) {}
 
 void Router::forward(Pass& pass, Routing& routing, const Tensor& balance_loss, const Tensor& z) const {
+  const StepPartScope part(pass.ctx, StepPart::kRouter);
   const int64_t rows = z.rows();
   routing.probabilities = pass.allocate("router probabilities", DType::kF32, {rows, config_.experts});
   routing.expert_index = pass.allocate("routing", DType::kI32, {rows, config_.top_k});
@@ -33,6 +34,7 @@ void Router::forward(Pass& pass, Routing& routing, const Tensor& balance_loss, c
 
 void Router::backward(Pass& pass, const Routing& routing, const Tensor& grad_z, const Tensor& grad_gate,
                       const Tensor& z, const Tensor& addend) const {
+  const StepPartScope part(pass.ctx, StepPart::kRouter);
   const ArenaScope scope = pass.scope();
   const Tensor grad_logits = routing.probabilities;
   ops::router_backward(pass.ctx, {.grad_logits = grad_logits,

@@ -15,6 +15,7 @@ Transformer::Transformer(const ModelConfig& config, ParameterStore& parameters, 
 }
 
 void Transformer::forward(Pass& pass, Saved& saved, const Tensor& out, const Tensor& input) const {
+  const StepPartScope part(pass.ctx, StepPart::kNorms);
   saved.blocks.resize(blocks_.size());
   saved.inputs.resize(blocks_.size() + 1);
   saved.inputs[0] = input;
@@ -35,6 +36,7 @@ void Transformer::forward(Pass& pass, Saved& saved, const Tensor& out, const Ten
 }
 
 void Transformer::backward(Pass& pass, Saved& saved, const Tensor& grad_input, const Tensor& grad_out) const {
+  const StepPartScope part(pass.ctx, StepPart::kNorms);
   // The residual stream's gradient, turned in place from each block's output to its input.
   const Tensor& grad = grad_input;
   pass.ctx.fill_zero(grad);

@@ -1,9 +1,11 @@
 #include "plan/bench.h"
 
 #include <algorithm>
-#include <chrono>
+#include <fstream>
 #include <map>
+#include <sstream>
 
+#include "core/clock.h"
 #include "core/philox.h"
 #include "core/rank.h"
 #include "train/memory_need.h"
@@ -11,30 +13,6 @@
 
 namespace mhmoe::plan {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double median(std::vector<double>& values) {
-  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
-}
-
-train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences) {
-  train::HostBatch batch(sequences, config.data.sequence_length);
-  const Philox philox(config.seed, "bench tokens");
-  const auto vocab = static_cast<double>(config.model.vocab_size);
-  for (size_t i = 0; i < batch.tokens.size(); ++i) {
-    batch.tokens[i] = static_cast<int32_t>(philox.uniform(static_cast<int64_t>(i)) * vocab);
-  }
-  for (size_t i = 0; i + 1 < batch.tokens.size(); ++i) batch.targets[i] = batch.tokens[i + 1];
-  batch.targets.back() = batch.tokens.front();
-  return batch;
-}
 
 class OpTimer final : public WorkObserver {
  public:
@@ -71,6 +49,33 @@ class OpTimer final : public WorkObserver {
   Clock::time_point start_;
 };
 
+// The most memory that the process has had at a time, as the kernel counts it; 0 where that cannot be learnt.
+int64_t process_peak_bytes() {
+  constexpr int64_t kKiB = 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    std::istringstream words(line);
+    std::string name;
+    int64_t value = 0;
+    if (words >> name >> value && name == "VmHWM:") return value * kKiB;
+  }
+  return 0;
+}
+
+// Of all layers and micro-batches; assignments beyond the capacity are no rows.
+RowsPerExpert rows_per_expert(const train::RunConfig& config, std::span<const int32_t> loads) {
+  if (loads.empty()) return {};
+  const nn::MoeConfig& moe = config.model.moe;
+  const int64_t tokens = config.train.micro_batch_sequences * config.data.sequence_length;
+  const int64_t capacity = nn::expert_capacity(moe, moe.capacity_factor, tokens * moe.heads);
+  std::vector<int64_t> rows(loads.begin(), loads.end());
+  if (capacity > 0) {
+    for (int64_t& count : rows) count = std::min(count, capacity);
+  }
+  std::ranges::sort(rows);
+  return {.least = rows.front(), .median = rows[rows.size() / 2], .most = rows.back()};
+}
+
 std::unique_ptr<Context> context_for(const Backend& backend, const train::RunConfig& config, DType compute) {
   std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   train::reserve_memory(*ctx, train::measure_memory(config, backend.kind, &backend.kernels, compute));
@@ -79,12 +84,22 @@ std::unique_ptr<Context> context_for(const Backend& backend, const train::RunCon
 
 }  // namespace
 
+train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences) {
+  train::HostBatch batch(sequences, config.data.sequence_length);
+  const Philox philox(config.seed, "bench tokens");
+  const auto vocab = static_cast<double>(config.model.vocab_size);
+  for (size_t i = 0; i < batch.tokens.size(); ++i) {
+    batch.tokens[i] = static_cast<int32_t>(philox.uniform(static_cast<int64_t>(i)) * vocab);
+  }
+  for (size_t i = 0; i + 1 < batch.tokens.size(); ++i) batch.targets[i] = batch.tokens[i + 1];
+  batch.targets.back() = batch.tokens.front();
+  return batch;
+}
+
 std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& config, DType compute,
                              const BenchOptions& options) {
   train::RunConfig one = config;  // a step of one micro-batch
   one.train.batch_tokens = config.train.micro_batch_sequences * config.data.sequence_length;
-  // Ops are timed by waiting around each, so none may come from a graph and no wait is a mistake.
-  one.train.cuda_graphs = one.train.forbid_host_sync = false;
   const std::unique_ptr<Context> ctx = context_for(backend, one, compute);
   train::Trainer trainer(*ctx, one, compute);
   const train::HostBatch batch = synthetic_batch(one, trainer.batch_sequences());
@@ -117,6 +132,7 @@ StepTimes time_steps(const Backend& backend, const train::RunConfig& config, DTy
   const train::HostBatch batch = synthetic_batch(config, trainer.batch_sequences());
   StepTimes out;
   out.device = ctx->name();
+  out.kind = backend.kind;
   std::vector<double> seconds;
   for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
     const auto start = Clock::now();
@@ -126,7 +142,11 @@ StepTimes time_steps(const Backend& backend, const train::RunConfig& config, DTy
   }
   out.best_seconds = *std::ranges::min_element(seconds);
   out.median_seconds = median(seconds);
+  out.rows_per_expert = rows_per_expert(config, trainer.expert_loads());
   out.arena_bytes = ctx->state().reserved_bytes() + ctx->step().reserved_bytes();
+  out.process_peak_bytes = process_peak_bytes();
+  constexpr int64_t kMostObserved = 3;
+  out.parts = time_parts(*ctx, trainer, batch, std::min(options.steps, kMostObserved));
   return out;
 }
 

@@ -5,6 +5,7 @@
 
 #include "device/backend.h"
 #include "plan/op_cost.h"
+#include "plan/step_parts.h"
 #include "train/moe_summary.h"
 #include "train/run_config.h"
 
@@ -15,8 +16,10 @@ struct BenchOptions {
   int64_t steps = 5;   // timed
 };
 
-// Steps on tokens drawn evenly from the vocabulary (seed: the configuration's), with weights as they are initialised:
-// routing is what the untrained router does. model.vocab_size must be filled in.
+// Sequences of tokens drawn evenly from the vocabulary (seed: the configuration's). model.vocab_size must be filled in.
+train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences);
+
+// Steps on such tokens, with weights as they are initialised: routing is what the untrained router does.
 
 struct OpTime {
   std::string op, shape;  // as in OpCost
@@ -31,11 +34,20 @@ std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& con
 // Of waiting for a device that has nothing to do: what no op can be faster than in time_ops.
 double idle_seconds(const Backend& backend);
 
+// Of the last step; all zero for a dense model.
+struct RowsPerExpert {
+  int64_t least = 0, median = 0, most = 0;
+};
+
 struct StepTimes {
   double median_seconds = 0, best_seconds = 0;  // of a whole step
   train::MoeSummary moe;                        // of the last one
+  RowsPerExpert rows_per_expert;
+  PartTimes parts;  // of further steps, under an observer
   size_t arena_bytes = 0;
+  int64_t process_peak_bytes = 0;
   std::string device;  // the context's name
+  DeviceKind kind = DeviceKind::kCpu;
 };
 
 StepTimes time_steps(const Backend& backend, const train::RunConfig& config, DType compute,

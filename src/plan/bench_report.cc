@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "plan/report.h"
-#include "train/flops.h"
 
 namespace mhmoe::plan {
 namespace {
@@ -25,7 +24,7 @@ std::string heading_of(const OpsReport& report) {
   const train::RunConfig& config = report.config;
   std::string out = fmt::format("{}: one step of {} tokens in micro-batches of {} x {}, {}", config.name,
                                 config.train.batch_tokens, config.train.micro_batch_sequences,
-                                config.data.sequence_length, report.compute == DType::kBF16 ? "bf16" : "fp32");
+                                config.data.sequence_length, train::precision_name(report.compute));
   if (!report.device.empty()) out += fmt::format("; timed on {}", report.device);
   if (report.gpu != nullptr) out += fmt::format("; floors of {}", report.gpu->name);
   return out + "\n";
@@ -89,7 +88,7 @@ std::string ops_text(const OpsReport& report) {
 json::Value ops_json(const OpsReport& report) {
   json::Value out = json::Value::object();
   out.add("name", report.config.name);
-  out.add("precision", report.compute == DType::kBF16 ? "bf16" : "fp32");
+  out.add("precision", train::precision_name(report.compute));
   if (!report.device.empty()) out.add("device", report.device);
   if (report.gpu != nullptr) {
     const StepFloor step = floor_of_step(report.work, report.config, *report.gpu);
@@ -116,52 +115,6 @@ json::Value ops_json(const OpsReport& report) {
     }
     if (const auto time = time_of(report, row.cost)) op.add("seconds", *time);
   }
-  return out;
-}
-
-double TrainReport::tokens_per_second() const {
-  return static_cast<double>(config.train.batch_tokens) / times.median_seconds;
-}
-
-double TrainReport::model_flops_per_second() const {
-  return tokens_per_second() * train::training_flops_per_token(config.model, config.data.sequence_length);
-}
-
-std::string train_text(const TrainReport& report) {
-  std::string out =
-      fmt::format("{}: steps of {} tokens in {} on {}\n", report.config.name, report.config.train.batch_tokens,
-                  report.compute == DType::kBF16 ? "bf16" : "fp32", report.times.device);
-  out += fmt::format("step             {:.4g} s (median), {:.4g} s (best)\n", report.times.median_seconds,
-                     report.times.best_seconds);
-  out += fmt::format("tokens/s         {:.4g}\n", report.tokens_per_second());
-  out += fmt::format("model FLOP/s     {}\n", scaled(report.model_flops_per_second()));
-  out += fmt::format("share of peak    {:.1f} % of the {}FLOP/s that one large product reached here\n",
-                     100 * report.model_flops_per_second() / report.matrix_peak, scaled(report.matrix_peak));
-  if (report.gpu != nullptr) {
-    const double peak = report.gpu->flops(report.compute);
-    out += fmt::format("MFU              {:.1f} % of the {}FLOP/s of {}'s data sheet\n",
-                       100 * report.model_flops_per_second() / peak, scaled(peak), report.gpu->name);
-  }
-  out += fmt::format("dropped          {:.2f} %\n", 100 * report.times.moe.dropped_fraction);
-  return out + fmt::format("arenas           {}B\n", scaled(static_cast<double>(report.times.arena_bytes)));
-}
-
-json::Value train_json(const TrainReport& report) {
-  json::Value out = json::Value::object();
-  out.add("name", report.config.name);
-  out.add("precision", report.compute == DType::kBF16 ? "bf16" : "fp32");
-  out.add("device", report.times.device);
-  out.add("seconds_per_step", report.times.median_seconds);
-  out.add("best_seconds_per_step", report.times.best_seconds);
-  out.add("tokens_per_second", report.tokens_per_second());
-  out.add("model_flops_per_second", report.model_flops_per_second());
-  out.add("share_of_peak", report.model_flops_per_second() / report.matrix_peak);
-  if (report.gpu != nullptr) {
-    out.add("gpu", report.gpu->name);
-    out.add("mfu", report.model_flops_per_second() / report.gpu->flops(report.compute));
-  }
-  out.add("dropped_fraction", report.times.moe.dropped_fraction);
-  out.add("arena_bytes", static_cast<int64_t>(report.times.arena_bytes));
   return out;
 }
 

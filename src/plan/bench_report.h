@@ -1,4 +1,4 @@
-// The tables and JSON objects that `mhmoe bench` prints.
+// The table and the JSON object that `mhmoe bench ops` prints.
 #pragma once
 
 #include <string>
@@ -23,19 +23,5 @@ struct OpsReport {
 
 std::string ops_text(const OpsReport& report);
 json::Value ops_json(const OpsReport& report);
-
-struct TrainReport {
-  const train::RunConfig& config;
-  DType compute;
-  const StepTimes& times;
-  double matrix_peak = 0;    // FLOPs a second that one large product reached on the same device in the same run
-  const Gpu* gpu = nullptr;  // null where no data sheet is known
-
-  double tokens_per_second() const;
-  double model_flops_per_second() const;
-};
-
-std::string train_text(const TrainReport& report);
-json::Value train_json(const TrainReport& report);
 
 }  // namespace mhmoe::plan

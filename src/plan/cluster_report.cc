@@ -24,7 +24,7 @@ std::string heading(const ClusterPlan& plan) {
   std::string out =
       fmt::format("\nOn {} ({} of {}), {} in {}: predicted from data sheets, no GPU was measured\n",
                   counted(plan.cluster.ranks, "rank"), counted(nodes, "node"), plan.cluster.ranks_per_node,
-                  plan.cluster.gpu->name, plan.compute == DType::kBF16 ? "bf16" : "fp32");
+                  plan.cluster.gpu->name, train::precision_name(plan.compute));
   if (moe_layers(config.model) > 0) {
     out += fmt::format("expert-parallel groups of {}, {} in all, {} experts a rank\n", layout.expert_parallel_size,
                        layout.replicas(), config.model.moe.experts / layout.expert_parallel_size);
@@ -206,7 +206,7 @@ std::string cluster_text(const ClusterPlan& plan) {
 json::Value cluster_json(const ClusterPlan& plan) {
   json::Value out = json::Value::object();
   out.add("name", plan.config.name);
-  out.add("precision", plan.compute == DType::kBF16 ? "bf16" : "fp32");
+  out.add("precision", train::precision_name(plan.compute));
   out.add("gpu", plan.cluster.gpu->name);
   out.add("ranks", plan.cluster.ranks);
   out.add("ranks_per_node", plan.cluster.ranks_per_node);

@@ -11,9 +11,9 @@ namespace {
 // modules; bf16 there "with sparsity" for H100 and H200, so half of it. PCIe cards reach less. NVLink's figures there
 // are of both ways together. Adapters: one of 400 Gb/s a GPU in DGX H100 and H200, one of 200 Gb/s in DGX A100.
 constexpr std::array kGpus = {
-    Gpu{"h100", "H100 SXM 80 GB", "H100", 3.35e12, 989.5e12, 67e12, 80e9, 132, 450e9, 50e9},
-    Gpu{"h200", "H200 SXM 141 GB", "H200", 4.8e12, 989.5e12, 67e12, 141e9, 132, 450e9, 50e9},
-    Gpu{"a100", "A100 SXM 80 GB", "A100", 2.039e12, 312e12, 19.5e12, 80e9, 108, 300e9, 25e9},
+    Gpu{{3.35e12, 989.5e12, 67e12}, "h100", "H100 SXM 80 GB", "H100", 80e9, 132, 450e9, 50e9},
+    Gpu{{4.8e12, 989.5e12, 67e12}, "h200", "H200 SXM 141 GB", "H200", 141e9, 132, 450e9, 50e9},
+    Gpu{{2.039e12, 312e12, 19.5e12}, "a100", "A100 SXM 80 GB", "A100", 80e9, 108, 300e9, 25e9},
 };
 
 }  // namespace

@@ -4,23 +4,19 @@
 #include <cstdint>
 #include <string_view>
 
-#include "core/dtype.h"
+#include "plan/speeds.h"
 
 namespace mhmoe::plan {
 
-struct Gpu {
+struct Gpu
+    : Speeds {  // bf16: dense, tensor cores with f32 sums; f32: without tensor cores, products of f32 stay f32 here
   std::string_view key;   // as --gpu takes it
   std::string_view name;  // as tables show it; the device's own name holds name_part
   std::string_view name_part;
-  double bytes_per_second;
-  double bf16_flops;  // a second, dense, tensor cores with f32 sums
-  double f32_flops;   // a second, without tensor cores: products of f32 stay f32 here
   double memory_bytes;
   int64_t multiprocessors;
   // Each way, of one GPU: to the GPUs of its node, and to other nodes by its share of the usual machine's adapters.
   double inside_bytes_per_second, between_bytes_per_second;
-
-  double flops(DType product) const { return product == DType::kBF16 ? bf16_flops : f32_flops; }
 };
 
 // Throws Error(kUsage) for a key that is not in the table.

@@ -140,10 +140,10 @@ std::string describe_model(const train::RunConfig& config) {
 
 std::string describe_memory(const train::RunConfig& config, const train::MemoryNeed& need, DeviceKind device,
                             DType compute) {
-  std::string out = fmt::format("\nMemory on {} in {}, micro-batches of {} x {} tokens{}\n", to_string(device),
-                                compute == DType::kBF16 ? "bf16" : "fp32", config.train.micro_batch_sequences,
-                                config.data.sequence_length,
-                                config.train.recompute == train::Recompute::kBlock ? ", blocks recomputed" : "");
+  std::string out =
+      fmt::format("\nMemory on {} in {}, micro-batches of {} x {} tokens{}\n", to_string(device),
+                  train::precision_name(compute), config.train.micro_batch_sequences, config.data.sequence_length,
+                  config.train.recompute == train::Recompute::kBlock ? ", blocks recomputed" : "");
   append_bytes(out, "state, always held", need.state_bytes, need.state_by_name);
   append_bytes(out, "step, at its peak", need.step_bytes, need.step_by_name);
   return out + fmt::format("{:<34}{:>14}\n", "total", bytes_text(need.state_bytes + need.step_bytes));

@@ -4,7 +4,6 @@
 #include <map>
 
 #include "train/flops.h"
-#include "train/trainer.h"
 
 namespace mhmoe::plan {
 namespace {
@@ -31,19 +30,27 @@ class Tally final : public WorkObserver {
 
 }  // namespace
 
+SizingStep::SizingStep(const train::RunConfig& config, DeviceKind device, DType compute, const comm::Layout& layout)
+    : config_(config),
+      ctx_(make_sizing_context(device, nullptr)),
+      groups_(comm::make_sizing_groups(*ctx_, layout)),
+      trainer_(*ctx_, config, compute, groups_) {}
+
+void SizingStep::run(WorkObserver& observer) {
+  ctx_->set_work_observer(&observer);
+  trainer_.step(train::HostBatch(trainer_.local_sequences(), config_.data.sequence_length));
+  ctx_->set_work_observer(nullptr);
+}
+
 std::vector<OpWork> work_of_step(const train::RunConfig& config, DeviceKind device, DType compute,
                                  const comm::Layout& layout) {
-  const std::unique_ptr<Context> ctx = make_sizing_context(device, nullptr);
-  const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, layout);
-  train::Trainer trainer(*ctx, config, compute, groups);
   Tally tally;
-  ctx->set_work_observer(&tally);
-  trainer.step(train::HostBatch(trainer.local_sequences(), config.data.sequence_length));
+  SizingStep(config, device, compute, layout).run(tally);
   return tally.take();
 }
 
-double floor_seconds(const OpCost& cost, const Gpu& gpu) {
-  return std::max(cost.bytes / gpu.bytes_per_second, cost.flops / gpu.flops(cost.product));
+double floor_seconds(const OpCost& cost, const Speeds& device) {
+  return std::max(cost.bytes / device.bytes_per_second, cost.flops / device.flops(cost.product));
 }
 
 StepFloor floor_of_step(const std::vector<OpWork>& work, const train::RunConfig& config, const Gpu& gpu) {

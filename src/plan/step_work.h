@@ -1,14 +1,31 @@
 // What one training step hands to a device, op by op, and the least time a GPU can take for it.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "comm/groups.h"
 #include "plan/gpu.h"
 #include "plan/op_cost.h"
-#include "train/run_config.h"
+#include "train/trainer.h"
 
 namespace mhmoe::plan {
+
+// A training step in a sizing pass: its ops' shapes are checked and nothing is computed.
+class SizingStep {
+ public:
+  // config, with model.vocab_size filled in, must outlive the step.
+  SizingStep(const train::RunConfig& config, DeviceKind device, DType compute, const comm::Layout& layout = {});
+
+  Context& context() { return *ctx_; }
+  void run(WorkObserver& observer);
+
+ private:
+  const train::RunConfig& config_;
+  std::unique_ptr<Context> ctx_;
+  comm::ParallelGroups groups_;
+  train::Trainer trainer_;
+};
 
 // Calls of one op with one shape.
 struct OpWork {
@@ -22,7 +39,7 @@ std::vector<OpWork> work_of_step(const train::RunConfig& config, DeviceKind devi
                                  const comm::Layout& layout = {});
 
 // max(bytes / bandwidth, FLOPs / peak), in seconds. Neither launches nor waiting are in it.
-double floor_seconds(const OpCost& cost, const Gpu& gpu);
+double floor_seconds(const OpCost& cost, const Speeds& device);
 
 struct StepFloor {
   double seconds = 0;  // the floors of all calls, one after the other

@@ -34,6 +34,7 @@ Tensor upload_scale(Context& ctx, float scale) {
 
 void CausalLm::forward(Pass& pass, const Tensor& tokens, const Tensor& hidden) {
   const Tensor input = pass.allocate("residual stream", DType::kF32, {pass.tokens(), config_.hidden_size});
+  const StepPartScope part(pass.ctx, StepPart::kEmbedding);
   ops::embedding_forward(pass.ctx, {.out = input, .table = embedding_.value, .tokens = tokens});
   transformer_.forward(pass, saved_, hidden, input);
 }
@@ -47,6 +48,7 @@ void CausalLm::forward_backward(Pass& pass, const DeviceBatch& batch, const Tens
   const Tensor grad = pass.allocate("residual gradient", DType::kF32, {pass.tokens(), config_.hidden_size});
   head_.forward_backward(pass, losses, grad_hidden, hidden, batch.targets, scale);
   transformer_.backward(pass, saved_, grad, grad_hidden);
+  const StepPartScope part(pass.ctx, StepPart::kEmbedding);
   ops::embedding_backward(
       pass.ctx, {.grad_table = pass.gradients->gradient_of(embedding_), .grad_out = grad, .tokens = batch.tokens});
 }

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/hierarchy.h"
+#include "core/dtype.h"
 #include "data/on_bad_block.h"
 #include "nn/model_config.h"
 
@@ -31,6 +33,10 @@ struct DataConfig {
 };
 
 enum class Precision : uint8_t { kAuto, kFp32, kBf16 };
+// As configurations call it: "bf16" or "fp32".
+constexpr std::string_view precision_name(DType compute) {
+  return compute == DType::kBF16 ? "bf16" : "fp32";
+}
 enum class OptimizerKind : uint8_t { kAdamW, kAdam };
 enum class WeightDecayOn : uint8_t { kAll, kMatrices };
 enum class Decay : uint8_t { kLinear, kCosine };

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "device/step_part.h"
 #include "ops/elementwise.h"
 #include "train/non_finite_probe.h"
 #include "train/schedule.h"
@@ -162,6 +163,7 @@ void Trainer::micro_batch() {
                 .verify_transfers = config_.parallel.verify_transfers};
   task_.forward_backward(pass, batch, losses, scale);
   ctx_.observe(losses, "losses");
+  const StepPartScope part(ctx_, StepPart::kLoss);
   ctx_.fill_zero(memory_->loss());
   ops::reduce(ctx_, {.out = memory_->loss(), .in = losses, .scale = scale});
 }
@@ -176,6 +178,7 @@ void Trainer::last_micro_batch() {
 
 void Trainer::update() {
   memory_->gather_statistics(ctx_, *groups_.world);
+  const StepPartScope part(ctx_, StepPart::kOptimizer);
   optimizer_->update(ctx_, memory_->scalars());
   gradients_->clear();
 }
@@ -215,8 +218,8 @@ StepResult Trainer::step(const HostBatch& batch) {
   result.counted = counted_by_all(batch);
   result.learning_rate = learning_rate_at(config_.train.learning_rate, config_.train.steps, result.step);
   {
-    // Observers read tensors, for which they wait.
-    const NoHostSync queued_only(ctx_, config_.train.forbid_host_sync && !ctx_.observed());
+    // Observers read tensors or clocks, for which they wait.
+    const NoHostSync queued_only(ctx_, config_.train.forbid_host_sync && !ctx_.observed() && !ctx_.watched());
     upload_scalars(result.counted, result.learning_rate);
     accumulate(batch);
     run(update_, [this] { update(); });

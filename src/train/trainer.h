@@ -76,6 +76,8 @@ class Trainer {
   int64_t steps_done() const { return steps_done_; }
   int64_t refused_in_a_row() const { return refused_in_a_row_; }
   Task& task() { return task_; }
+  // Of the last step: [micro-batches of all ranks * MoE layers, experts], dropped assignments included.
+  std::span<const int32_t> expert_loads() const { return memory_->host_load(); }
 
  private:
   // A part of the step that does the same every time: run as it is, or recorded and replayed.

@@ -212,8 +212,7 @@ void TrainingRun::restore_tensors(const Checkpoint& checkpoint) {
 void TrainingRun::log_start() {
   constexpr double kMebibyte = 1 << 20;
   log::info("run {}: device {}, {} with denormal numbers kept, {} parameters", folder_->path(), ctx_->name(),
-            compute_ == DType::kBF16 ? "bf16" : "fp32",
-            short_count(static_cast<double>(trainer_.task().parameters().parameter_count())));
+            precision_name(compute_), short_count(static_cast<double>(trainer_.task().parameters().parameter_count())));
   if (job_.size() > 1) {
     const comm::Layout& layout = groups_.layout;
     log::info("job: {} ranks on {}, in {} of expert_parallel_size {}", job_.size(),

@@ -56,12 +56,92 @@ TEST_F(Bench, OpsAreTimedWithoutGraphsAndWithWaits) {
   output(std::string("bench ops ") + kSmall + " --set train.cuda_graphs=true --set train.forbid_host_sync=true");
 }
 
-TEST_F(Bench, WholeSteps) {
+double real(const json::Value& report, const char* name) {
+  return json::member(report, name, json::Kind::kReal).real;
+}
+
+double sum_of(const json::Value& object) {
+  double sum = 0;
+  for (const json::Value& item : object.items) sum += item.real;
+  return sum;
+}
+
+TEST_F(Bench, WholeStepsAndTheirParts) {
   const json::Value report = object(std::string("bench train ") + kSmall);
   for (const char* name : {"tokens_per_second", "model_flops_per_second", "share_of_peak", "seconds_per_step"}) {
-    EXPECT_GT(json::member(report, name, json::Kind::kReal).real, 0) << name;
+    EXPECT_GT(real(report, name), 0) << name;
   }
-  EXPECT_NE(output(std::string("bench train ") + kSmall).find("tokens/s"), std::string::npos);
+  EXPECT_NEAR(real(report, "share_of_peak"),
+              real(report, "model_flops_per_second") / real(report, "peak_flops_per_second"), 1e-12);
+  EXPECT_NEAR(real(report, "tokens_per_second") * real(report, "seconds_per_step"), 64, 1e-9);
+
+  const json::Value& seconds = *report.find("seconds_by_part");
+  for (const char* part : {"attention", "head_and_merge", "router", "dispatch", "experts", "combine", "norms", "loss",
+                           "optimizer", "embedding", "feed_forward", "other", "between_ops"}) {
+    EXPECT_GT(real(seconds, part), 0) << part;
+  }
+  EXPECT_NEAR(sum_of(seconds) / real(report, "observed_seconds_per_step"), 1, 1e-9);
+  EXPECT_NEAR(real(report, "routing_share") * sum_of(seconds),
+              real(seconds, "router") + real(seconds, "dispatch") + real(seconds, "combine"), 1e-9);
+  EXPECT_GT(real(*report.find("floor_seconds_by_part"), "experts"), 0);
+
+  const json::Value& rows = *report.find("rows_per_expert");
+  EXPECT_LE(real(rows, "min"), real(rows, "median"));
+  EXPECT_LE(real(rows, "median"), real(rows, "max"));
+  EXPECT_GE(real(report, "dropped_fraction"), 0);
+  EXPECT_GT(report.find("peak_memory_bytes")->integer, report.find("arena_bytes")->integer);
+}
+
+TEST_F(Bench, TrainSaysEverythingInText) {
+  const std::string text = output(std::string("bench train ") + kSmall);
+  for (const char* part : {"tokens/s", "share of peak", "rows per expert", "dropped", "memory", "attention", "router",
+                           "between_ops", "sum", "floor ms"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
+  }
+}
+
+// Parts are timed by waiting, which is no mistake there.
+TEST_F(Bench, TrainForbidsWaitsInTimedStepsAlone) {
+  output(std::string("bench train ") + kSmall + " --set train.forbid_host_sync=true");
+}
+
+TEST_F(Bench, MachinesPeaks) {
+  const json::Value gemm = object("bench gemm --device cpu --threads 1 --sizes 64,96 --seconds 0");
+  const json::Value& products = *gemm.find("products");
+  double best = 0;
+  for (const json::Value& product : products.items) {
+    if (product.find("precision")->text == "fp32") best = std::max(best, real(product, "best_flops_per_second"));
+  }
+  EXPECT_EQ(real(*gemm.find("peak_flops_per_second"), "fp32"), best);
+  EXPECT_NE(gemm.find("skipped") == nullptr, gemm.find("peak_flops_per_second")->find("bf16") == nullptr)
+      << "bf16 is measured or said to be skipped";
+
+  const std::string memory = "bench memory --device cpu --threads 1 --megabytes 1 --seconds 0";
+  const json::Value report = object(memory);
+  EXPECT_EQ(report.find("loops")->items.size(), 4u);
+  EXPECT_GT(real(report, "peak_bytes_per_second"), 0);
+  EXPECT_NE(output(memory).find("triad"), std::string::npos);
+}
+
+TEST_F(Bench, WhatModelsAreUsedFor) {
+  const json::Value scored = object(std::string("bench evaluate ") + kSmall);
+  EXPECT_EQ(scored.find("tokens")->integer, 32);
+  EXPECT_NEAR(real(scored, "tokens_per_second") * real(scored, "seconds"), 32, 1e-9);
+  const json::Value made = object(std::string("bench generate ") + kSmall + " --prompt-tokens 5 --tokens 3");
+  EXPECT_NEAR(real(made, "prompt_tokens_per_second") * real(made, "prompt_seconds"), 5, 1e-9);
+  EXPECT_GT(real(made, "tokens_per_second"), 0);
+}
+
+TEST_F(Bench, PreparationOfText) {
+  const std::string options = "bench prepare --megabytes 1 --runs 1 --threads 1";
+  const json::Value bytes = object(options + " --tokenizer bytes");
+  EXPECT_GT(bytes.find("tokens")->integer, bytes.find("bytes")->integer) << "every byte, and an end a document";
+  EXPECT_GT(bytes.find("bytes")->integer, 900'000);
+  const json::Value trained = object(options + " --vocab-size 1000");
+  EXPECT_GT(real(trained, "training_seconds"), 0);
+  EXPECT_GT(real(trained, "bytes_per_second"), 0);
+  EXPECT_LT(trained.find("tokens")->integer, bytes.find("tokens")->integer);
+  expect_refused("bench prepare --input none.jsonl --tokenizer bytes", 66, {"none.jsonl"});
 }
 
 TEST_F(Bench, SaysWhatItNeeds) {

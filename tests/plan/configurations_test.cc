@@ -28,7 +28,7 @@ TEST(Configurations, AllLoadAndHaveNamesOfTheirOwn) {
     const std::string name = train::load_config(entry.path().string()).name;
     EXPECT_TRUE(file_of.emplace(name, entry.path().string()).second) << name << " also in " << file_of[name];
   }
-  EXPECT_GE(file_of.size(), 28u);
+  EXPECT_GE(file_of.size(), 30u);
 }
 
 TEST(Configurations, ReadmeListsEachWithItsFolder) {
@@ -142,6 +142,43 @@ TEST(Configurations, Paper2ModelsAreThePapers) {
     EXPECT_NEAR(own.flops_residual, 0, 1e-12) << name;
     EXPECT_NEAR(own.parameters_residual, residual, 5e-4) << name;
   }
+}
+
+// Sums over 12 layers of 768.
+TEST(Configurations, BenchModelsAreAsTheArithmeticSays) {
+  constexpr int64_t kAttention = 4 * 768 * 768, kNorms = 2 * 768, kFfn = 3 * 768 * 2048, kTable = 32000 * 768;
+  constexpr int64_t kDense = kTable + 12 * (kAttention + kFfn + kNorms) + 768;
+  constexpr int64_t kProjections = 2 * (768 * 768 + 768);
+  const auto parameters = [](const char* name) { return count_parameters(shipped(name).model).total(); };
+  EXPECT_EQ(parameters("bench/dense"), kDense);
+  EXPECT_EQ(parameters("bench/smoe_8"), kDense + 6 * (7 * kFfn + 8 * 768));
+  EXPECT_EQ(parameters("bench/mhmoe_h2"), kDense + 6 * (kProjections + 40 * (3 * 384 * 768 + 384) - kFfn));
+  EXPECT_EQ(parameters("bench/mhmoe_h3"), kDense + 6 * (kProjections + 96 * (3 * 256 * 512 + 256) - kFfn));
+  EXPECT_EQ(parameters("bench/gpt2_124m"), 50257 * 768 + 12 * (kAttention + 2 * 768 * 3072 + kNorms) + 768);
+
+  const auto flops = [](const char* name) {
+    const train::RunConfig run = shipped(name);
+    EXPECT_EQ(run.train.batch_tokens, 4096) << name;
+    EXPECT_EQ(run.train.micro_batch_sequences * run.data.sequence_length, 1024) << name;
+    EXPECT_FALSE(run.model.moe_layers() > 0 && run.model.moe.capacity_factor) << name;
+    return train::training_flops_per_token(run.model, run.data.sequence_length);
+  };
+  const auto meetings = [](int64_t length) { return 12 * 2 * 768 * (length + 1) / 2; };
+  const auto dense = static_cast<double>(6 * (kTable + 12 * (kAttention + kFfn) + meetings(256)));
+  EXPECT_DOUBLE_EQ(flops("bench/dense"), dense);
+  EXPECT_DOUBLE_EQ(flops("bench/smoe_8"), dense + 6 * 6 * 8 * 768);
+  EXPECT_DOUBLE_EQ(flops("bench/mhmoe_h2"), dense + 6 * 6 * 2 * 40 * 384);
+  EXPECT_DOUBLE_EQ(flops("bench/mhmoe_h3"), dense + 6 * 6 * 3 * 96 * 256);
+  EXPECT_DOUBLE_EQ(flops("bench/gpt2_124m"), 6 * (50257 * 768 + 12 * (kAttention + 2 * 768 * 3072) + meetings(1024)));
+}
+
+TEST(Configurations, SmallBenchModelsCostTheSame) {
+  const train::RunConfig dense = shipped("bench/small_dense"), mhmoe = shipped("bench/small_mhmoe");
+  EXPECT_EQ(count_parameters(dense.model).total(), 8192 * 256 + 6 * (4 * 256 * 256 + 3 * 256 * 688 + 2 * 256) + 256);
+  EXPECT_EQ(dense.model.moe_layers(), 0);
+  EXPECT_EQ(mhmoe.model.moe_layers(), 3);
+  EXPECT_NEAR(train::training_flops_per_token(mhmoe.model, 256) / train::training_flops_per_token(dense.model, 256), 1,
+              0.01);
 }
 
 // A shared expert of the dense size is all that Table 2 of paper 2 adds.
