@@ -56,22 +56,40 @@ struct Sizes {
   }
 };
 
-// Scores of a tile of queries against all keys, and the same as operands of products: rounded to T, zero where a query
-// does not see a key.
+// Scores of a tile of queries against all keys, zero where a query does not see a key; and the same as left operands,
+// which pairs are rounded for.
 template <class T>
 struct Strip {
   Strip(Scratch& scores_room, Scratch& rounded_room, int64_t length)
-      : ld((length + 1) / 2 * 2),
-        scores(scores_room.floats(kQueryTile * ld)),
-        rounded(static_cast<T*>(rounded_room.bytes(static_cast<size_t>(kQueryTile * ld) * sizeof(T)))) {}
+      : ld((length + 1) / 2 * 2), scores(scores_room.floats(kQueryTile * ld)) {
+    if constexpr (kPaired<T>) {
+      rounded = static_cast<T*>(rounded_room.bytes(static_cast<size_t>(kQueryTile * ld) * sizeof(T)));
+    }
+  }
   float* row(int64_t r) const { return scores + r * ld; }
-  void round_row(int64_t r, int64_t strip) const { store_row(rounded + r * ld, row(r), strip); }
-  Stored<T> operand() const { return {rounded, ld}; }
-  Stored<T> transposed() const { return {rounded, ld, true}; }
+  void finish_row(int64_t r, int64_t width) const {
+    if constexpr (kPaired<T>) store_row(rounded + r * ld, row(r), width);
+  }
+  // [rows, width], and its transpose.
+  Left<T> left(Scratch& room, int64_t rows, int64_t width) const {
+    if constexpr (kPaired<T>) {
+      return left_operand<T>(room, {rounded, ld}, rows, width);
+    } else {
+      return {scores, ld, 1};
+    }
+  }
+  Left<T> transposed(Scratch& room, int64_t rows, int64_t width) const {
+    if constexpr (kPaired<T>) {
+      return left_operand<T>(room, {rounded, ld, true}, width, rows);
+    } else {
+      const Left<float> floats = left_operand<float>(room, {scores, ld, true}, width, rows);
+      return {floats.data, floats.row, floats.inner};
+    }
+  }
 
   int64_t ld;
   float* scores;
-  T* rounded;
+  T* rounded = nullptr;
 };
 
 // What a query tile multiplies along its keys: whole pairs, of which the last key may be one that none of its queries
@@ -119,10 +137,10 @@ void forward_tile(Rooms& rooms, const Sizes& sizes, const ForwardHead<T>& head, 
     const float sum = softmax_numerators(strip.row(r), sizes.visible(first + r), width, max);
     inverse_sum[r] = 1.0f / sum;
     head.log_sum_exp[first + r] = max + std::log(sum);
-    strip.round_row(r, width);
+    strip.finish_row(r, width);
   }
   float* out = rooms.out.floats(kQueryTile * size);
-  multiply<T, float>({out, size}, left_operand(rooms.left, strip.operand(), rows, width), values, rows, size, width);
+  multiply<T, float>({out, size}, strip.left(rooms.left, rows, width), values, rows, size, width);
   for (int64_t r = 0; r < rows; ++r) {
     scale_row(out + r * size, inverse_sum[r], size);
     store_row(head.out.row(first + r), out + r * size, size);
@@ -181,14 +199,13 @@ void backward_tile(Rooms& rooms, const Sizes& sizes, const BackwardHead<T>& head
     const float delta = delta_of(head.grad_out.row(first + r), head.out.row(first + r), size);
     score_gradients(strip.row(r), grads.row(r), sizes.visible(first + r), width, sizes.scale,
                     head.log_sum_exp[first + r], delta);
-    strip.round_row(r, width);
-    grads.round_row(r, width);
+    strip.finish_row(r, width);
+    grads.finish_row(r, width);
   }
-  multiply<T, T>({head.grad_q.row(first), head.grad_q.ld}, left_operand(rooms.left, grads.operand(), rows, width),
-                 shared.key_rows, rows, size, width);
+  multiply<T, T>({head.grad_q.row(first), head.grad_q.ld}, grads.left(rooms.left, rows, width), shared.key_rows, rows,
+                 size, width);
   const auto add_product = [&](float* out, const Strip<T>& left, const Stored<T>& right) {
-    multiply<T, float>({.data = out, .ld = size, .add = true},
-                       left_operand(rooms.left, left.transposed(), visible, rows),
+    multiply<T, float>({.data = out, .ld = size, .add = true}, left.transposed(rooms.left, rows, visible),
                        right_operand(rooms.right, right, rows, size), visible, size, rows);
   };
   add_product(shared.grad_k, grads, head.q.from(first));

@@ -16,7 +16,7 @@ inline double fp32_tolerance(double step) {
 // Both devices round weights and activations at the same places, but not always to the same side: a fourth of a unit.
 // (Seen: 2^-12.)
 inline double bf16_tolerance(double /*step*/) {
-  return 0x1p-10;
+  return 0x1p-8;  // a rounding to the other side can send a row to another expert
 }
 
 class EmulatedProgram : public ProgramTest {
