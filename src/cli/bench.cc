@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/output.h"
+#include "comm/job.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
 #include "core/rank.h"
@@ -69,13 +70,20 @@ void run_ops(const BenchCommand& command) {
 }
 
 void run_train(const BenchCommand& command) {
-  const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
+  Job& job = comm::job();
+  train::RunConfig config;
+  comm::agree_after(job, [&] { config = load_with_vocabulary(command.file, command.overrides); });
+  comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
+                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds),
+                       .flight_file = {}});
   const Backend& backend = open_to_measure(command);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   // Steps first: the peak of the process's memory is theirs.
-  const plan::StepTimes times = plan::time_steps(backend, config, compute, command.options);
+  const plan::StepTimes times = plan::time_steps(backend, job, config, compute, command.options);
   const plan::Speeds measured = plan::measure_speeds(backend, compute);
-  const plan::PartSeconds floors = plan::floors_by_part(config, backend.kind, compute, measured);
+  plan::PartSeconds floors = plan::floors_by_part(config, backend.kind, compute, measured);
+  for (const StepPart part : kStepParts) floors[part] /= job.size();  // a rank has its share of micro-batches and state
+  if (job.rank() != 0) return;
   const plan::TrainReport report = {.config = config,
                                     .compute = compute,
                                     .threads = thread_count(),
@@ -130,8 +138,9 @@ void add_bench_command(CLI::App& app) {
   CLI::App* train = bench->add_subcommand(
       "train", "Time whole steps: tokens/s, model FLOP/s, share of the peak; then a step's parts beside their floors");
   train->footer(
+      "Under mpirun: all ranks' tokens/s, and what share of a step they wait for routed rows, reductions, weights.\n"
       "Example: mhmoe bench train configs/paper2/mhmoe_h3.json --device cuda\n"
-      "         mhmoe bench train configs/tiny/mhmoe_8.json --set model.vocab_size=8192 --device cpu --json");
+      "         mpirun -np 2 mhmoe bench train configs/bench/mhmoe_h3.json --device cpu --json");
   add_shared_options(*train, *train_options);
   train->callback([train_options] { run_train(*train_options); });
 

@@ -1,6 +1,7 @@
 #include "plan/bench.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -8,6 +9,7 @@
 #include "core/clock.h"
 #include "core/philox.h"
 #include "core/rank.h"
+#include "train/group_options.h"
 #include "train/memory_need.h"
 #include "train/trainer.h"
 
@@ -76,10 +78,50 @@ RowsPerExpert rows_per_expert(const train::RunConfig& config, std::span<const in
   return {.least = rows.front(), .median = rows[rows.size() / 2], .most = rows.back()};
 }
 
-std::unique_ptr<Context> context_for(const Backend& backend, const train::RunConfig& config, DType compute) {
+std::unique_ptr<Context> context_for(const Backend& backend, const train::RunConfig& config, DType compute,
+                                     const comm::Layout& layout = {}, const comm::GroupOptions& options = {}) {
   std::unique_ptr<Context> ctx = backend.create_context(local_rank());
-  train::reserve_memory(*ctx, train::measure_memory(config, backend.kind, &backend.kernels, compute));
+  train::reserve_memory(*ctx, train::measure_memory(config, backend.kind, &backend.kernels, compute, layout, options));
   return ctx;
+}
+
+// This rank's sequences of the step.
+train::HostBatch share_of(const train::HostBatch& all, const train::Trainer& trainer) {
+  train::HostBatch mine(trainer.local_sequences(), all.length);
+  const int64_t begin = trainer.first_sequence() * all.length;
+  const auto take = [&](const std::vector<int32_t>& from, std::vector<int32_t>& to) {
+    std::copy_n(from.begin() + begin, to.size(), to.begin());
+  };
+  take(all.tokens, mine.tokens);
+  take(all.targets, mine.targets);
+  return mine;
+}
+
+WaitingSeconds waited(const comm::ParallelGroups& groups) {
+  using Kind = Communicator::Kind;
+  const auto of = [&](Kind kind) {
+    double seconds = 0;
+    for (const auto* group : {&groups.world, &groups.expert, &groups.replica}) {
+      seconds += (*group)->traffic(kind).waiting_seconds;
+    }
+    return seconds;
+  };
+  return {.all_to_all = of(Kind::kAllToAll),
+          .reduction = of(Kind::kAllReduce) + of(Kind::kReduceScatter),
+          .gather = of(Kind::kAllGather)};
+}
+
+// The mean over ranks, a step.
+WaitingSeconds mean_waiting(Job& job, const WaitingSeconds& before, const WaitingSeconds& after, int64_t steps) {
+  constexpr double kNano = 1e9;
+  const auto counted = [&](double WaitingSeconds::*kind) {
+    return static_cast<int64_t>(kNano * (after.*kind - before.*kind) / static_cast<double>(steps));
+  };
+  std::array<int64_t, 3> sums = {counted(&WaitingSeconds::all_to_all), counted(&WaitingSeconds::reduction),
+                                 counted(&WaitingSeconds::gather)};
+  job.sum(sums);
+  const auto mean = [&](int64_t sum) { return static_cast<double>(sum) / kNano / job.size(); };
+  return {.all_to_all = mean(sums[0]), .reduction = mean(sums[1]), .gather = mean(sums[2])};
 }
 
 }  // namespace
@@ -125,21 +167,29 @@ double idle_seconds(const Backend& backend) {
   return median(seconds);
 }
 
-StepTimes time_steps(const Backend& backend, const train::RunConfig& config, DType compute,
+StepTimes time_steps(const Backend& backend, Job& job, const train::RunConfig& config, DType compute,
                      const BenchOptions& options) {
-  const std::unique_ptr<Context> ctx = context_for(backend, config, compute);
-  train::Trainer trainer(*ctx, config, compute);
-  const train::HostBatch batch = synthetic_batch(config, trainer.batch_sequences());
+  const int64_t experts = config.model.moe_layers() > 0 ? config.model.moe.experts : 0;
+  const comm::Layout layout = comm::make_layout(job.size(), job.rank(), experts, config.parallel.expert_parallel_size);
+  const comm::GroupOptions exchange = train::group_options(config, compute, layout, comm::nodes_of_ranks(job));
+  const std::unique_ptr<Context> ctx = context_for(backend, config, compute, layout, exchange);
+  const comm::ParallelGroups groups = comm::make_groups(backend, *ctx, job, layout, exchange);
+  train::Trainer trainer(*ctx, config, compute, groups);
+  const train::HostBatch batch = share_of(synthetic_batch(config, trainer.batch_sequences()), trainer);
   StepTimes out;
   out.device = ctx->name();
   out.kind = backend.kind;
+  out.layout = layout;
   std::vector<double> seconds;
+  WaitingSeconds before;
   for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
+    if (i == options.warmup) before = waited(groups);
     const auto start = Clock::now();
     out.moe = trainer.step(batch).moe;
     ctx->synchronize();
     if (i >= options.warmup) seconds.push_back(seconds_since(start));
   }
+  out.waiting = mean_waiting(job, before, waited(groups), options.steps);
   out.best_seconds = *std::ranges::min_element(seconds);
   out.median_seconds = median(seconds);
   out.rows_per_expert = rows_per_expert(config, trainer.expert_loads());

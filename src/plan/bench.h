@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "comm/groups.h"
 #include "device/backend.h"
 #include "plan/op_cost.h"
 #include "plan/step_parts.h"
@@ -39,6 +40,14 @@ struct RowsPerExpert {
   int64_t least = 0, median = 0, most = 0;
 };
 
+// What this rank's host waited for others in a step, by kind of collective; where a device waits instead, nothing.
+struct WaitingSeconds {
+  double all_to_all = 0;  // routed rows
+  double reduction = 0;   // of gradients, losses and norms
+  double gather = 0;      // of updated weights
+  double sum() const { return all_to_all + reduction + gather; }
+};
+
 struct StepTimes {
   double median_seconds = 0, best_seconds = 0;  // of a whole step
   train::MoeSummary moe;                        // of the last one
@@ -48,9 +57,13 @@ struct StepTimes {
   int64_t process_peak_bytes = 0;
   std::string device;  // the context's name
   DeviceKind kind = DeviceKind::kCpu;
+  comm::Layout layout;     // of rank 0
+  WaitingSeconds waiting;  // the mean over ranks and steps
 };
 
-StepTimes time_steps(const Backend& backend, const train::RunConfig& config, DType compute,
+// All ranks of the job together; every one of them calls it. Times are this rank's, which the step's collectives make
+// nearly equal on all.
+StepTimes time_steps(const Backend& backend, Job& job, const train::RunConfig& config, DType compute,
                      const BenchOptions& options);
 
 }  // namespace mhmoe::plan

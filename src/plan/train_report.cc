@@ -49,6 +49,18 @@ std::string memory_text(const TrainReport& report) {
                      bytes_text(report.times.arena_bytes));
 }
 
+std::string ranks_text(const TrainReport& report) {
+  const comm::Layout& layout = report.times.layout;
+  if (layout.world == 1) return "";
+  const WaitingSeconds& waiting = report.times.waiting;
+  const double step = report.times.median_seconds;
+  const auto share = [&](double seconds) { return fmt::format("{:.1f} %", 100 * seconds / step); };
+  return fmt::format("ranks            {}, expert-parallel size {}{}\n", layout.world, layout.expert_parallel_size,
+                     report.config.parallel.width_invariant ? ", width_invariant" : "") +
+         fmt::format("waiting          {} of the step: {} for routed rows, {} for reductions, {} for weights\n",
+                     share(waiting.sum()), share(waiting.all_to_all), share(waiting.reduction), share(waiting.gather));
+}
+
 }  // namespace
 
 double TrainReport::tokens_per_second() const {
@@ -69,10 +81,11 @@ double TrainReport::routing_share() const {
 }
 
 std::string train_text(const TrainReport& report) {
-  const double peak = report.measured.flops(report.compute);
+  const double peak = report.peak_flops_per_second();
   std::string out =
       fmt::format("{}: steps of {} tokens in {} on {}\n", report.config.name, report.config.train.batch_tokens,
                   train::precision_name(report.compute), report.times.device);
+  out += ranks_text(report);
   out += fmt::format("step             {:.4g} s (median), {:.4g} s (best)\n", report.times.median_seconds,
                      report.times.best_seconds);
   out += fmt::format("tokens/s         {:.4g}\n", report.tokens_per_second());
@@ -85,7 +98,7 @@ std::string train_text(const TrainReport& report) {
                        100 * report.model_flops_per_second() / promised, scaled(promised), report.gpu->name);
   }
   out += moe_text(report) + memory_text(report);
-  out += fmt::format("\nfloors: {}FLOP/s, {}B/s, measured in this run\n", scaled(peak),
+  out += fmt::format("\nfloors: {}FLOP/s, {}B/s, measured in this run\n", scaled(peak / report.times.layout.world),
                      scaled(report.measured.bytes_per_second));
   return out + parts_text(report);
 }
@@ -102,12 +115,18 @@ json::Value train_json(const TrainReport& report) {
   out.add("tokens_per_second", report.tokens_per_second());
   out.add("model_flops_per_second", report.model_flops_per_second());
   out.add("share_of_peak", report.share_of_peak());
-  out.add("peak_flops_per_second", report.measured.flops(report.compute));
+  out.add("peak_flops_per_second", report.peak_flops_per_second());
   out.add("memory_bytes_per_second", report.measured.bytes_per_second);
   if (report.gpu != nullptr) {
     out.add("gpu", report.gpu->name);
     out.add("mfu", report.model_flops_per_second() / report.gpu->flops(report.compute));
   }
+  out.add("ranks", times.layout.world);
+  out.add("expert_parallel_size", times.layout.expert_parallel_size);
+  json::Value& waiting = out.add("waiting_seconds_per_step", json::Value::object());
+  waiting.add("all_to_all", times.waiting.all_to_all);
+  waiting.add("reduction", times.waiting.reduction);
+  waiting.add("gather", times.waiting.gather);
   out.add("observed_seconds_per_step", times.parts.step());
   json::Value& seconds = out.add("seconds_by_part", json::Value::object());
   for (const StepPart part : kStepParts) seconds.add(std::string(to_string(part)), times.parts.ops[part]);

@@ -94,6 +94,24 @@ TEST_F(Ranks, OnlyOneSpeaksAndEachLineIsThereOnce) {
   EXPECT_NE(outcome.err.find("4 ranks"), std::string::npos) << outcome.err;
 }
 
+TEST_F(Ranks, AreTimedTogether) {
+  const Outcome outcome = run_shell(fmt::format(
+      "export OMP_NUM_THREADS=1; timeout 60 {} -np 2 {} bench train tiny.json --device cpu --steps 2 --json --set "
+      "parallel.expert_parallel_size=2",
+      mpirun(), program()));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  ASSERT_EQ(lines_of(outcome.out).size(), 1u) << outcome.out;
+  const json::Value report = json::parse(outcome.out, "standard output", ExitCode::kBadData);
+  EXPECT_EQ(json::member(report, "ranks", json::Kind::kInteger).integer, 2);
+  EXPECT_EQ(json::member(report, "expert_parallel_size", json::Kind::kInteger).integer, 2);
+  const double step = json::member(report, "seconds_per_step", json::Kind::kReal).real;
+  for (const char* kind : {"all_to_all", "reduction", "gather"}) {
+    const double waiting = json::member(*report.find("waiting_seconds_per_step"), kind, json::Kind::kReal).real;
+    EXPECT_GT(waiting, 0) << kind;
+    EXPECT_LT(waiting, step) << kind;
+  }
+}
+
 TEST_F(Ranks, WhatDoesNotDivideIsRefusedWithWhatWould) {
   const Outcome batch = train(3, "runs", "");
   EXPECT_EQ(batch.code, 78);

@@ -82,7 +82,7 @@ TEST(StepParts, OfADenseModelHaveNoRouting) {
 
 TEST(StepParts, EachIsTimed) {
   const train::RunConfig config = run_with_all_parts();
-  const StepTimes times = time_steps(cpu::backend(), config, DType::kF32, {.warmup = 1, .steps = 2});
+  const StepTimes times = time_steps(cpu::backend(), single_job(), config, DType::kF32, {.warmup = 1, .steps = 2});
   for (const StepPart part : kStepParts) EXPECT_GT(times.parts.ops[part], 0) << to_string(part);
   EXPECT_GT(times.parts.between_ops, 0);
   EXPECT_DOUBLE_EQ(times.parts.step(), times.parts.ops.sum() + times.parts.between_ops);
@@ -92,10 +92,12 @@ TEST(StepParts, EachIsTimed) {
 TEST(Rows, AreLimitedByTheCapacity) {
   train::RunConfig config = run_with_all_parts();
   config.model.moe.capacity_factor = 1;
-  const RowsPerExpert with = time_steps(cpu::backend(), config, DType::kF32, {.warmup = 0, .steps = 1}).rows_per_expert;
+  const RowsPerExpert with =
+      time_steps(cpu::backend(), single_job(), config, DType::kF32, {.warmup = 0, .steps = 1}).rows_per_expert;
   EXPECT_EQ(with.most, 2 * 144 / 4);
   config.model.moe.capacity_factor = std::nullopt;
-  const RowsPerExpert all = time_steps(cpu::backend(), config, DType::kF32, {.warmup = 0, .steps = 1}).rows_per_expert;
+  const RowsPerExpert all =
+      time_steps(cpu::backend(), single_job(), config, DType::kF32, {.warmup = 0, .steps = 1}).rows_per_expert;
   EXPECT_GT(all.most, with.most);
   EXPECT_LE(all.least, all.median);
   EXPECT_LT(all.median, all.most);
