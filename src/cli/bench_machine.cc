@@ -18,7 +18,7 @@ namespace {
 
 struct BenchMachine {
   DeviceOptions device;
-  std::vector<int64_t> sizes = {512, 1024, 2048, 4096};
+  std::vector<int64_t> sizes;
   int64_t megabytes = plan::kArrayBytes >> 20;
   double seconds = 4;
   bool json = false;
@@ -42,21 +42,21 @@ struct PrecisionSpeeds {
   double peak() const { return std::ranges::max_element(products, {}, &train::ProductSpeed::best)->best; }
 };
 
-// Square ones, and those of paper 2's models at a micro-batch of 1024 tokens.
+// Square ones of the sizes asked for; else of several, and those of paper 2's models at a micro-batch of 1024 tokens.
 std::vector<train::Product> products_of(const std::vector<int64_t>& sizes) {
   std::vector<train::Product> products;
   for (const int64_t size : sizes) products.push_back({size, size, size});
-  const std::vector<train::Product> of_layers = {
-      {1024, 2304, 768},        // queries, keys and values
-      {1024, 768, 768},         // attention's output, head layer, merge layer
-      {1024, 4096, 768},        // feed-forward's gate and up
-      {1024, 768, 2048},        // its down
-      {131, 32000, 768},        // output layer, as many rows as it takes at a time
-      {4096, 768, 1024, true},  // gradients of gate and up, and of the output layer
+  if (!products.empty()) return products;
+  return {
+      {512, 512, 512},         {1024, 1024, 1024}, {2048, 2048, 2048},
+      {4096, 4096, 4096},      {1024, 2304, 768},  // queries, keys and values
+      {1024, 768, 768},                            // attention's output, head layer, merge layer
+      {1024, 4096, 768},                           // feed-forward's gate and up
+      {1024, 768, 2048},                           // its down
+      {131, 32000, 768},                           // output layer, as many rows as it takes at a time
+      {4096, 768, 1024, true},                     // gradients of gate and up, and of the output layer
       {32000, 768, 131, true},
   };
-  products.insert(products.end(), of_layers.begin(), of_layers.end());
-  return products;
 }
 
 const char* order_of(const train::Product& product) {
@@ -165,10 +165,10 @@ void add_bench_machine_commands(CLI::App& bench) {
       "all.\n"
       "Example: mhmoe bench gemm --device cpu --threads 2 --json");
   add_shared_options(*gemm, *gemm_options);
-  gemm->add_option("--sizes", gemm_options->sizes, "of square products, beside those of paper 2's layers")
+  gemm->add_option("--sizes", gemm_options->sizes,
+                   "square products of these alone; by default 512 to 4096, and those of paper 2's layers")
       ->delimiter(',')
-      ->check(CLI::Range(1, 32768))
-      ->capture_default_str();
+      ->check(CLI::Range(1, 32768));
   gemm->add_option("--seconds", gemm_options->seconds, "for a precision, at least; every product runs once or more")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
