@@ -42,7 +42,8 @@ void sgemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, c
 
 class Product {
  public:
-  // The product of this kind, made at the first call; it lives until the process ends.
+  // The product of this kind for the program's number of threads, made at the first call; it lives until the process
+  // ends.
   static const Product& of(const ProductKind& kind);
 
   explicit Product(const ProductKind& kind);
