@@ -31,14 +31,6 @@ void print(const BenchCommand& command, const std::string& text, const json::Val
   write_output(command.json ? json::to_line(json) + "\n" : text);
 }
 
-const Backend& open_to_measure(const BenchCommand& command) {
-  const Backend& backend = open_device(command.device);
-  if (std::string_view(backend.name) == "emulated") {
-    log::warning("device emulated: its numbers are about correctness, never about speed");
-  }
-  return backend;
-}
-
 void show_floors(const BenchCommand& command) {
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
   const DType compute = train::compute_dtype(config.train.precision, true);
@@ -51,7 +43,7 @@ void show_floors(const BenchCommand& command) {
 void run_ops(const BenchCommand& command) {
   if (command.floors) return show_floors(command);
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
-  const Backend& backend = open_to_measure(command);
+  const Backend& backend = open_to_measure(command.device);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   const auto work = plan::work_of_step(config, backend.kind, compute);
   const std::string name = backend.create_context(local_rank())->name();
@@ -67,7 +59,7 @@ void run_ops(const BenchCommand& command) {
 
 void run_train(const BenchCommand& command) {
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
-  const Backend& backend = open_to_measure(command);
+  const Backend& backend = open_to_measure(command.device);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   const double peak = train::measure_matmul_peak(backend, compute);
   const plan::StepTimes times = plan::time_steps(backend, config, compute, command.options);

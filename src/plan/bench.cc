@@ -18,24 +18,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-double median(std::vector<double>& values) {
-  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
-}
-
-train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences) {
-  train::HostBatch batch(sequences, config.data.sequence_length);
-  const Philox philox(config.seed, "bench tokens");
-  const auto vocab = static_cast<double>(config.model.vocab_size);
-  for (size_t i = 0; i < batch.tokens.size(); ++i) {
-    batch.tokens[i] = static_cast<int32_t>(philox.uniform(static_cast<int64_t>(i)) * vocab);
-  }
-  for (size_t i = 0; i + 1 < batch.tokens.size(); ++i) batch.targets[i] = batch.tokens[i + 1];
-  batch.targets.back() = batch.tokens.front();
-  return batch;
-}
-
 class OpTimer final : public WorkObserver {
  public:
   explicit OpTimer(Context& ctx) : ctx_(ctx) {}
@@ -78,6 +60,25 @@ std::unique_ptr<Context> context_for(const Backend& backend, const train::RunCon
 }
 
 }  // namespace
+
+double median(std::vector<double>& values) {
+  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
+  std::ranges::nth_element(values, middle);
+  return *middle;
+}
+
+train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences, int64_t first) {
+  train::HostBatch batch(sequences, config.data.sequence_length);
+  const Philox philox(config.seed, "bench tokens");
+  const auto vocab = static_cast<double>(config.model.vocab_size);
+  const int64_t begin = first * config.data.sequence_length;
+  for (size_t i = 0; i < batch.tokens.size(); ++i) {
+    batch.tokens[i] = static_cast<int32_t>(philox.uniform(begin + static_cast<int64_t>(i)) * vocab);
+  }
+  for (size_t i = 0; i + 1 < batch.tokens.size(); ++i) batch.targets[i] = batch.tokens[i + 1];
+  batch.targets.back() = batch.tokens.front();
+  return batch;
+}
 
 std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& config, DType compute,
                              const BenchOptions& options) {

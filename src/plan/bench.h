@@ -5,6 +5,7 @@
 
 #include "device/backend.h"
 #include "plan/op_cost.h"
+#include "train/batch.h"
 #include "train/moe_summary.h"
 #include "train/run_config.h"
 
@@ -14,6 +15,11 @@ struct BenchOptions {
   int64_t warmup = 1;  // steps before the first that is timed
   int64_t steps = 5;   // timed
 };
+
+// Reorders them; at least one.
+double median(std::vector<double>& values);
+// Tokens drawn evenly from the vocabulary, seeded by the configuration: sequences from number `first` on.
+train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences, int64_t first = 0);
 
 // Steps on tokens drawn evenly from the vocabulary (seed: the configuration's), with weights as they are initialised:
 // routing is what the untrained router does. model.vocab_size must be filled in.
