@@ -22,8 +22,6 @@ struct Cluster {
 
 // Seconds that a message takes beside its bytes, inside a node and between nodes: assumed.
 constexpr double kInsideLatency = 1.9e-6, kBetweenLatency = 4.0e-6;
-// Gradients reduced in one call, about: nn::Sharding's default.
-constexpr int64_t kBucketElements = int64_t{4} << 20;
 // Rows and columns of a block of the experts' products (kernels/block_product.cuh).
 constexpr int64_t kProductTile = 128;
 

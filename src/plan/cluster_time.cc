@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "nn/parameters.h"
 #include "ops/activation.h"
 #include "plan/step_work.h"
 #include "train/flops.h"
@@ -109,9 +110,10 @@ Floors floors_of(const train::RunConfig& config, const comm::Layout& layout, DTy
 
 enum class Pieces : uint8_t { kBuckets, kWhole };
 
-int64_t calls_for(int64_t elements, Pieces pieces) {
+int64_t calls_for(int64_t elements, int ranks, Pieces pieces) {
   if (pieces == Pieces::kWhole) return std::min<int64_t>(elements, 1);
-  return (elements + kBucketElements - 1) / kBucketElements;
+  const int64_t bucket = nn::bucket_elements_for(ranks);
+  return (elements + bucket - 1) / bucket;
 }
 
 // Calls for vectors of equal kind, and their bytes around rings of `ranks` ranks.
@@ -126,7 +128,7 @@ Reduction reduction(const HeldElements::Of& held, double matrix_bytes, int ranks
   Reduction out;
   if (ranks == 1) return out;
   for (const auto& [elements, bytes] : {std::pair(held.matrices, matrix_bytes), std::pair(held.others, 4.0)}) {
-    const int64_t calls = calls_for(elements, pieces);
+    const int64_t calls = calls_for(elements, ranks, pieces);
     if (calls == 0) continue;
     const double vector = bytes * static_cast<double>(elements);
     const Exchange one = ring(vector / static_cast<double>(calls), ranks, stride, cluster);
