@@ -38,10 +38,6 @@ double latency_seconds(const Exchange& exchange) {
          static_cast<double>(exchange.between_messages) * kBetweenLatency;
 }
 
-int64_t chunks_of(const train::RunConfig& config, const comm::Layout& layout) {
-  return std::min(config.parallel.overlap_chunks, config.model.moe.experts / layout.expert_parallel_size);
-}
-
 // All-to-alls of one layer's pass, forward or backward: rows out and back in chunks, and what goes with them.
 struct Pass {
   double rows = 0;    // bytes of the buffer
@@ -78,7 +74,7 @@ Sending sending_of_rows(const train::RunConfig& config, const comm::Layout& layo
   if (moe_layers(config.model) == 0) return {};
   const LayerBuffers buffers = layer_buffers(config, compute);
   const auto rows = static_cast<double>(buffers.buffer()), gates = static_cast<double>(buffers.gates);
-  const int64_t chunks = chunks_of(config, layout);
+  const int64_t chunks = overlap_chunks(config, layout);
   const Pass out_and_back{.rows = rows, .counts = static_cast<double>(buffers.counts), .gates = gates};
   const double forward = seconds_of(out_and_back, layout, cluster, route, chunks);
   const double backward = seconds_of({.rows = rows, .gates = gates}, layout, cluster, route, chunks);
@@ -214,7 +210,7 @@ ExpertProduct expert_product(const train::RunConfig& config, const comm::Layout&
   out.columns = std::min({up, config.model.sub_token_size(), moe.expert_hidden_size});
   out.products = layout.expert_parallel_size == 1
                      ? moe.experts
-                     : moe.experts / layout.expert_parallel_size / chunks_of(config, layout);
+                     : moe.experts / layout.expert_parallel_size / overlap_chunks(config, layout);
   const auto tiles = [](int64_t extent) { return (extent + kProductTile - 1) / kProductTile; };
   out.tiles = out.products * tiles(out.rows) * tiles(out.columns);
   return out;
@@ -253,7 +249,7 @@ std::vector<TransferRow> transfers_of_step(const train::RunConfig& config, const
   std::vector<TransferRow> rows;
   const LayerBuffers buffers = layer_buffers(config, compute);
   const int64_t times = micro_batches_of_rank(config, layout.world) * moe_layers(config.model);
-  const int64_t forward = times * forward_passes(config), chunks = times > 0 ? chunks_of(config, layout) : 0;
+  const int64_t forward = times * forward_passes(config), chunks = times > 0 ? overlap_chunks(config, layout) : 0;
   const auto add = [&](const char* name, int64_t bytes, int64_t count, int64_t calls) {
     if (layout.expert_parallel_size == 1 || count == 0) return;
     const Exchange one = all_to_all(static_cast<double>(bytes), layout, cluster, route);

@@ -66,7 +66,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       trainer_(*ctx_, config_, compute_, groups_),
       flops_per_token_(training_flops_per_token(config_.model, config_.data.sequence_length)),
       window_(flops_per_token_, peak_of_job(backend)),
-      observation_(*ctx_, config_.model.moe,
+      observation_(*ctx_, config_.model.moe, job_,
                    {.dump_folder = leader_ ? options.dump_folder : "",
                     .dump_step = options.dump_step,
                     .routing_every = has_moe_ ? config_.log.routing_every_steps : 0,
