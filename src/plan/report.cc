@@ -6,7 +6,7 @@
 #include "plan/cluster.h"
 #include "plan/parameters.h"
 #include "train/flops.h"
-#include "train/gradients.h"
+#include "train/gradient_tree.h"
 
 namespace mhmoe::plan {
 namespace {
@@ -79,7 +79,7 @@ std::string invariant_text(const train::RunConfig& config, const train::MemoryNe
     return line("width_invariant would add", static_cast<size_t>(more) * sizeof(float));
   }
   size_t bytes = 0;
-  for (const char* name : train::kInvariantGradients) {
+  for (const char* name : {train::kPartialSumsName, train::kOtherRanksName}) {
     if (const auto found = need.state_by_name.find(name); found != need.state_by_name.end()) bytes += found->second;
   }
   return line("of it for width_invariant", bytes);

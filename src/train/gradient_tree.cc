@@ -12,7 +12,7 @@ int64_t tree_levels(int64_t micro_batches) {
 
 SumTree::SumTree(Context& ctx, const Tensor& first, int64_t micro_batches) : levels_{first} {
   for (int64_t level = 1; level < tree_levels(micro_batches); ++level) {
-    levels_.push_back(ctx.state().allocate("gradients of parts of a batch", DType::kF32, {first.count()}));
+    levels_.push_back(ctx.state().allocate(kPartialSumsName, DType::kF32, {first.count()}));
     ctx.fill_zero(levels_.back());
   }
 }

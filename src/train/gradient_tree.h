@@ -10,6 +10,10 @@
 
 namespace mhmoe::train {
 
+// Names of what a width_invariant run allocates beside "gradients".
+inline constexpr const char* kPartialSumsName = "gradients of parts of a batch";
+inline constexpr const char* kOtherRanksName = "gradients of other ranks' rows";
+
 // Partial sums that a rank holds at a time: log2 of its micro-batches, and one.
 int64_t tree_levels(int64_t micro_batches);
 

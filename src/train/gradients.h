@@ -2,7 +2,6 @@
 // the whole sum of the shards it owns.
 #pragma once
 
-#include <array>
 #include <deque>
 #include <optional>
 #include <vector>
@@ -12,10 +11,6 @@
 #include "train/gradient_tree.h"
 
 namespace mhmoe::train {
-
-// Names of what a width_invariant run allocates beside "gradients": partial sums, and those of other ranks' rows.
-inline constexpr std::array<const char*, 2> kInvariantGradients = {"gradients of parts of a batch",
-                                                                   "gradients of other ranks' rows"};
 
 class Gradients final : public nn::GradientSink {
  public:

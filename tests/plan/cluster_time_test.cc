@@ -97,6 +97,19 @@ TEST(ClusterTimes, OverlapHidesNoMoreThanThereIs) {
   }
 }
 
+// Larger buckets make the steps shorter that the model predicts, wherever there are many ranks.
+TEST(Buckets, GrowWithTheRanksThatShareThem) {
+  EXPECT_EQ(nn::bucket_elements_for(1), int64_t{4} << 20);
+  EXPECT_EQ(nn::bucket_elements_for(16), int64_t{4} << 20);
+  EXPECT_EQ(nn::bucket_elements_for(128), int64_t{32} << 20);
+  const train::RunConfig config = paper2("mhmoe_h3");
+  for (const int ranks : {8, 32, 64, 128, 256}) {
+    const ClusterTimes times = times_of_step(config, layout(ranks, 8), DType::kBF16, cluster(ranks, 8), {});
+    EXPECT_LE(times.overlapped_seconds(), 1.05 * times.whole_reduction_step_seconds()) << ranks;
+    EXPECT_LT(times.reduction_latency_seconds, times.reduce_scatter_seconds / 2) << ranks;
+  }
+}
+
 TEST(ExpertProduct, WarnsWhereItCannotFillAGpu) {
   train::RunConfig config = paper2("mhmoe_h3");
   // 2048 tokens x 3 heads over 96 experts, top-3: 192 slots. Of 12 experts, 6 in a chunk, on the rows of one source;
