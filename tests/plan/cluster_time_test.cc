@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "nn/parameters.h"
 #include "plan/cluster_report.h"
 #include "plan/cluster_runs.h"
 #include "plan/step_work.h"
