@@ -192,7 +192,12 @@ RankMemory memory_of_rank(const train::RunConfig& config, const comm::Layout& la
                       static_cast<int64_t>(size_of(compute));
   // A row of another rank: kept are itself, its gate and its pre-activation; at work two gradients and the gate's.
   const double bytes_a_row = saved_layers * (row + 4 + static_cast<double>(pre)) + 2 * row + 4;
-  out.imbalance = (layout.expert_parallel_size - 1) * static_cast<double>(layer.rows) * bytes_a_row;
+  // Experts' activations are there for the rows of one source and one chunk: an even part of them, or all.
+  const auto rows = static_cast<double>(layer.rows);
+  const double pieces = static_cast<double>(layout.expert_parallel_size * overlap_chunks(config, layout));
+  const double activation =
+      static_cast<double>(config.model.moe.expert_hidden_size) * static_cast<double>(size_of(compute));
+  out.imbalance = (layout.expert_parallel_size - 1) * rows * bytes_a_row + (rows - rows / pieces) * activation;
   return out;
 }
 

@@ -274,10 +274,11 @@ TEST(RankMemory, OnlyDroplessRowsHaveAWorstCase) {
   EXPECT_EQ(imbalance(4), 0) << "capacity bounds it";
   config.model.moe.capacity_factor = std::nullopt;
   EXPECT_EQ(imbalance(1), 0);
-  EXPECT_DOUBLE_EQ(imbalance(4), 3 * imbalance(2)) << "the rows of the three others";
-  // Of a row: itself, its gate, and gates and factors of 24 before activation in two layers; at work two gradients and
-  // the gate's.
-  EXPECT_DOUBLE_EQ(imbalance(2), 288 * (2 * (16 * 2 + 4 + 48 * 2) + 2 * 16 * 2 + 4));
+  // Of a row of the others: itself, its gate, and gates and factors of 24 before activation in two layers; at work two
+  // gradients and the gate's. Of one source's rows: activations for all, not for a rank's chunk of them.
+  const double row = 2 * (16 * 2 + 4 + 48 * 2) + 2 * 16 * 2 + 4, activation = 24 * 2;
+  EXPECT_DOUBLE_EQ(imbalance(2), 288 * row + 288 * 3 / 4.0 * activation) << "two chunks";
+  EXPECT_DOUBLE_EQ(imbalance(4), 3 * 288 * row + 288 * 3 / 4.0 * activation) << "one expert a rank";
 }
 
 TEST(MicroBatches, ThatDoNotDivideSayWhatWould) {
