@@ -35,14 +35,6 @@ void print(const BenchCommand& command, const std::string& text, const json::Val
   write_output(command.json ? json::to_line(json) + "\n" : text);
 }
 
-const Backend& open_to_measure(const BenchCommand& command) {
-  const Backend& backend = open_device(command.device);
-  if (std::string_view(backend.name) == "emulated") {
-    log::warning("device emulated: its numbers are about correctness, never about speed");
-  }
-  return backend;
-}
-
 void show_floors(const BenchCommand& command) {
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
   const DType compute = train::compute_dtype(config.train.precision, true);
@@ -55,7 +47,7 @@ void show_floors(const BenchCommand& command) {
 void run_ops(const BenchCommand& command) {
   if (command.floors) return show_floors(command);
   const train::RunConfig config = load_with_vocabulary(command.file, command.overrides);
-  const Backend& backend = open_to_measure(command);
+  const Backend& backend = open_to_measure(command.device);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   const auto work = plan::work_of_step(config, backend.kind, compute);
   const std::string name = backend.create_context(local_rank())->name();
@@ -76,7 +68,7 @@ void run_train(const BenchCommand& command) {
   comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
                        .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds),
                        .flight_file = {}});
-  const Backend& backend = open_to_measure(command);
+  const Backend& backend = open_to_measure(command.device);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   // Steps first: the peak of the process's memory is theirs.
   const plan::StepTimes times = plan::time_steps(backend, job, config, compute, command.options);

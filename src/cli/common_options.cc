@@ -37,6 +37,14 @@ const Backend& open_device(const DeviceOptions& options) {
   return *chosen.backend;
 }
 
+const Backend& open_to_measure(const DeviceOptions& options) {
+  const Backend& backend = open_device(options);
+  if (std::string_view(backend.name) == "emulated") {
+    log::warning("device emulated: its numbers are about correctness, never about speed");
+  }
+  return backend;
+}
+
 train::RunConfig load_with_vocabulary(const std::string& file, const std::vector<std::string>& overrides) {
   train::RunConfig config = train::load_config(file, overrides);
   if (config.model.vocab_size > 0) return config;

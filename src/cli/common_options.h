@@ -24,6 +24,9 @@ void add_device_options(CLI::App& command, DeviceOptions& options);
 // Sets the number of threads, chooses the backend, and says in the log which and why. Throws as open_backend.
 const Backend& open_device(const DeviceOptions& options);
 
+// The same for a benchmark: says so where the device's times mean nothing.
+const Backend& open_to_measure(const DeviceOptions& options);
+
 // A configuration whose model's size is wanted, so model.vocab_size is filled in: with what it says, or with the size
 // of its tokenizer where that file exists. Throws Error(kMissingInput) where neither does.
 train::RunConfig load_with_vocabulary(const std::string& file, const std::vector<std::string>& overrides);

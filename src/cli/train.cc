@@ -66,7 +66,8 @@ void add_train_command(CLI::App& app) {
                    "another run of this configuration, to branch off from")
       ->capture_default_str();
   command->add_flag("--overwrite", options->run.start.overwrite, "delete an earlier run of the same name first");
-  command->add_option("--dump", options->run.dump_folder, "write every named tensor of one step into this folder");
+  command->add_option("--dump", options->run.dump_folder,
+                      "write every named tensor of one step into this folder; of several ranks, those of rank 0");
   command->add_option("--dump-step", options->run.dump_step, "the step that --dump writes")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);

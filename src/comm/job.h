@@ -13,6 +13,9 @@ namespace mhmoe::comm {
 // nothing was launched. Throws Error(kDevice) where MPI is missing or cannot bring the ranks together.
 Job& job();
 
+// Of the MPI library that was loaded: "Open MPI v4.1.4"; "none" where the program was built without. Starts nothing.
+std::string mpi_version();
+
 // For a job of many ranks; without effect on one.
 struct JobSettings {
   int ranks_per_node = 0;  // 0: as MPI says; else consecutive ranks are nodes, and it divides their number

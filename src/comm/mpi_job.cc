@@ -1,6 +1,7 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -232,6 +233,15 @@ std::unique_ptr<RanksJob> start_ranks(int launched) {
   Board board = share_board(machine, place);
   MPI_Comm_free(&machine);
   return std::make_unique<MpiJob>(place, std::move(board));
+}
+
+// Its text goes on with the package, the date and the like.
+std::string mpi_version() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  check_mpi(MPI_Get_library_version(text.data(), &length), "MPI_Get_library_version");
+  const std::string_view whole(text.data(), static_cast<size_t>(length));
+  return std::string(whole.substr(0, whole.find_first_of(",\n")));
 }
 
 }  // namespace mhmoe::comm

@@ -12,4 +12,8 @@ std::unique_ptr<RanksJob> start_ranks(int launched) {
        ranks);
 }
 
+std::string mpi_version() {
+  return "none";
+}
+
 }  // namespace mhmoe::comm

@@ -14,6 +14,18 @@ MHMOE_API void set_thread_count(int threads);
 // True inside a parallel_for body: nested calls run on the calling thread.
 MHMOE_API bool in_parallel();
 
+// The program's threads while it lives.
+class ThreadCount {
+ public:
+  explicit ThreadCount(int threads) : before_(thread_count()) { set_thread_count(threads); }
+  ~ThreadCount() { set_thread_count(before_); }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int before_;
+};
+
 namespace detail {
 using RangeFunction = void (*)(void* body, int64_t begin, int64_t end, int thread);
 MHMOE_API void parallel_ranges(int64_t count, int64_t grain, RangeFunction function, void* body);

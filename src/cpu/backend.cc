@@ -15,6 +15,7 @@ const Backend& backend() {
       .create_communicator = nullptr,
       .unusable_reason = unusable_reason,
       .prefers_bf16 = [](int /*ordinal*/) { return native_bf16(); },
+      .nccl_version = nullptr,
   };
   return kBackend;
 }

@@ -53,7 +53,8 @@ void parallel_blocks(const std::vector<Block>& blocks, Body body) {
 
 // Columns of a right operand of `inner` units that share a thread's cache.
 int64_t columns_in_cache(int64_t inner) {
-  const int64_t fitting = kPanelBytes / static_cast<int64_t>(sizeof(float)) / inner / kTileCols * kTileCols;
+  const int64_t fitting =
+      kPanelBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(inner, 1) / kTileCols * kTileCols;
   return std::clamp<int64_t>(fitting, kTileCols, kColumnBlock);
 }
 

@@ -6,6 +6,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 
+#include "core/parallel_for.h"
 #include "cpu/scratch.h"
 
 namespace mhmoe::cpu {
@@ -53,9 +54,18 @@ struct Descriptions {
   memory::desc a, b, out, bias;
 };
 
-struct HashKind {
-  size_t operator()(const ProductKind& kind) const {
-    size_t hash = 0;
+// oneDNN chooses how to divide a product when it is made, for so many threads.
+struct MadeFor {
+  ProductKind kind;
+  int threads;
+
+  bool operator==(const MadeFor&) const = default;
+};
+
+struct HashMadeFor {
+  size_t operator()(const MadeFor& made_for) const {
+    const ProductKind& kind = made_for.kind;
+    auto hash = static_cast<size_t>(made_for.threads);
     const auto add = [&](int64_t value) {
       hash ^= std::hash<int64_t>{}(value) + 0x9e3779b97f4a7c15u + (hash << 6) + (hash >> 2);
     };
@@ -117,9 +127,9 @@ struct Product::Primitive {
 
 const Product& Product::of(const ProductKind& kind) {
   static std::mutex mutex;
-  static std::unordered_map<ProductKind, Product, HashKind> products;
+  static std::unordered_map<MadeFor, Product, HashMadeFor> products;
   const std::lock_guard lock(mutex);
-  return products.try_emplace(kind, kind).first->second;
+  return products.try_emplace({kind, thread_count()}, kind).first->second;
 }
 
 Product::Product(const ProductKind& kind) : kind_(kind) {

@@ -40,7 +40,8 @@ struct ProductOperands {
 
 class Product {
  public:
-  // The product of this kind, made at the first call; it lives until the process ends.
+  // The product of this kind for the program's number of threads, made at the first call; it lives until the process
+  // ends.
   static const Product& of(const ProductKind& kind);
 
   explicit Product(const ProductKind& kind);

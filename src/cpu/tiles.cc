@@ -110,11 +110,14 @@ void tile(const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t
 template <class T, class Out>
 using Tile = void (*)(const Product2d<Out>&, Left<T>, const Unit<T>*, int64_t, Ahead&, int64_t, const Out*);
 
-// Tiles of 1, 2 ... kTileRows rows.
 template <class T, class Out, int... kRows>
 constexpr std::array<Tile<T, Out>, sizeof...(kRows)> tiles_of(std::integer_sequence<int, kRows...> /*rows*/) {
   return {tile<T, Out, kRows + 1>...};
 }
+
+// Tiles of 1, 2 ... kTileRows rows.
+template <class T, class Out>
+constexpr auto kTiles = tiles_of<T, Out>(std::make_integer_sequence<int, kTileRows>());
 
 // A tile of fewer columns than a panel has: made apart, and copied.
 template <class T, class Out>
@@ -143,10 +146,7 @@ void Ahead::add(const void* data, int64_t rows, int64_t row_bytes, int64_t strid
 
 template <class T, class Out>
 void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64_t n, int64_t k, Ahead ahead) {
-  constexpr auto kHeights = std::make_integer_sequence<int, kTileRows>();
   constexpr int64_t kTilesAhead = 4;
-  static constexpr auto kTiles = tiles_of<T, Out>(kHeights);
-  static constexpr auto kNarrowTiles = tiles_of<T, float>(kHeights);
   // Tiles of nearly the same height: a low last one would use the registers badly.
   const int64_t count = units<T>(k), tiles = (m + kTileRows - 1) / kTileRows;
   const int64_t lines = std::min(count, ahead.lines() / (tiles * std::max<int64_t>(n / kTileCols, 1)));
@@ -160,9 +160,9 @@ void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64
       if (n - col >= kTileCols) {
         const int64_t later = t + kTilesAhead;
         const Out* soon = out.data + m * (later % tiles) / tiles * out.ld + col + later / tiles * kTileCols;
-        kTiles[rows - 1](part, some, panel, count, ahead, lines, soon);
+        kTiles<T, Out>[rows - 1](part, some, panel, count, ahead, lines, soon);
       } else {
-        narrow_tile<T, Out>(kNarrowTiles[rows - 1], part, some, panel, count, rows, n - col);
+        narrow_tile<T, Out>(kTiles<T, float>[rows - 1], part, some, panel, count, rows, n - col);
       }
     }
   }

@@ -62,6 +62,7 @@ extern "C" MHMOE_API const mhmoe::Backend* mhmoe_backend_entry() {
       .create_communicator = mhmoe::cuda::create_communicator,
       .unusable_reason = mhmoe::cuda::unusable_reason,
       .prefers_bf16 = mhmoe::cuda::prefers_bf16,
+      .nccl_version = mhmoe::cuda::nccl_version,
   };
   return &backend;
 }

@@ -22,6 +22,8 @@ struct Backend {
   // Null when a device answers, else why none does: "driver missing", ...
   const char* (*unusable_reason)();
   bool (*prefers_bf16)(int ordinal);
+  // Of NCCL, as loaded: "2.28.9", or "none" where the module was built without. Null: the backend does not use it.
+  std::string (*nccl_version)();
 };
 
 // The symbol every module exports: extern "C" const mhmoe::Backend* mhmoe_backend_entry().

@@ -40,9 +40,11 @@ void ParameterStore::lay_out(const Sharding& sharding) {
     bucket.owned_begin = bucket.begin + shards.index * bucket.owned_count;
   };
   for (Parameter* p : sorted) {
-    const bool fits =
-        !buckets_.empty() && buckets_.back().placement == p->placement && buckets_.back().kind == p->kind &&
-        (sharding.of(p->placement).shards == 1 || flat_count_ - buckets_.back().begin < sharding.bucket_elements);
+    const int64_t shards = sharding.of(p->placement).shards;
+    const int64_t elements = sharding.bucket_elements > 0 ? sharding.bucket_elements : bucket_elements_for(shards);
+    const bool fits = !buckets_.empty() && buckets_.back().placement == p->placement &&
+                      buckets_.back().kind == p->kind &&
+                      (shards == 1 || flat_count_ - buckets_.back().begin < elements);
     if (!fits) {
       close();
       buckets_.push_back({.placement = p->placement,

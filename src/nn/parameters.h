@@ -61,6 +61,14 @@ struct Parameter {
   int64_t count() const;
 };
 
+// Elements of a bucket that is reduced around a ring of so many ranks. A ring's steps are as many as its ranks, so with
+// them the messages grow smaller and the time that each takes at least counts more: from 16 ranks on, messages of 1
+// MiB.
+constexpr int64_t bucket_elements_for(int64_t shards) {
+  constexpr int64_t kLeast = int64_t{4} << 20, kLeastShard = int64_t{256} << 10;
+  return shards * kLeastShard > kLeast ? shards * kLeastShard : kLeast;
+}
+
 // How the optimizer's state is divided (ZeRO-1): parameters of either placement over `shards` ranks, of which this one
 // is number `index`.
 struct Sharding {
@@ -68,7 +76,7 @@ struct Sharding {
     int64_t shards = 1, index = 0;
   };
   Of everywhere, with_experts;
-  int64_t bucket_elements = int64_t{4} << 20;  // reduced over ranks at a time, about; only where there are shards
+  int64_t bucket_elements = 0;  // reduced over ranks at a time, about; 0: as bucket_elements_for() says
 
   const Of& of(Placement placement) const { return placement == Placement::kEverywhere ? everywhere : with_experts; }
 };

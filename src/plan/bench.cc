@@ -85,18 +85,6 @@ std::unique_ptr<Context> context_for(const Backend& backend, const train::RunCon
   return ctx;
 }
 
-// This rank's sequences of the step.
-train::HostBatch share_of(const train::HostBatch& all, const train::Trainer& trainer) {
-  train::HostBatch mine(trainer.local_sequences(), all.length);
-  const int64_t begin = trainer.first_sequence() * all.length;
-  const auto take = [&](const std::vector<int32_t>& from, std::vector<int32_t>& to) {
-    std::copy_n(from.begin() + begin, to.size(), to.begin());
-  };
-  take(all.tokens, mine.tokens);
-  take(all.targets, mine.targets);
-  return mine;
-}
-
 WaitingSeconds waited(const comm::ParallelGroups& groups) {
   using Kind = Communicator::Kind;
   const auto of = [&](Kind kind) {
@@ -126,12 +114,13 @@ WaitingSeconds mean_waiting(Job& job, const WaitingSeconds& before, const Waitin
 
 }  // namespace
 
-train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences) {
+train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences, int64_t first) {
   train::HostBatch batch(sequences, config.data.sequence_length);
   const Philox philox(config.seed, "bench tokens");
   const auto vocab = static_cast<double>(config.model.vocab_size);
+  const int64_t begin = first * config.data.sequence_length;
   for (size_t i = 0; i < batch.tokens.size(); ++i) {
-    batch.tokens[i] = static_cast<int32_t>(philox.uniform(static_cast<int64_t>(i)) * vocab);
+    batch.tokens[i] = static_cast<int32_t>(philox.uniform(begin + static_cast<int64_t>(i)) * vocab);
   }
   for (size_t i = 0; i + 1 < batch.tokens.size(); ++i) batch.targets[i] = batch.tokens[i + 1];
   batch.targets.back() = batch.tokens.front();
@@ -176,7 +165,7 @@ StepTimes time_steps(const Backend& backend, Job& job, const train::RunConfig& c
   const std::unique_ptr<Context> ctx = context_for(backend, config, compute, layout, exchange);
   const comm::ParallelGroups groups = comm::make_groups(backend, *ctx, job, layout, exchange);
   train::Trainer trainer(*ctx, config, compute, groups);
-  const train::HostBatch batch = share_of(synthetic_batch(config, trainer.batch_sequences()), trainer);
+  const train::HostBatch batch = synthetic_batch(config, trainer.local_sequences(), trainer.first_sequence());
   StepTimes out;
   out.device = ctx->name();
   out.kind = backend.kind;

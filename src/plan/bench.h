@@ -7,6 +7,7 @@
 #include "device/backend.h"
 #include "plan/op_cost.h"
 #include "plan/step_parts.h"
+#include "train/batch.h"
 #include "train/moe_summary.h"
 #include "train/run_config.h"
 
@@ -17,8 +18,9 @@ struct BenchOptions {
   int64_t steps = 5;   // timed
 };
 
-// Sequences of tokens drawn evenly from the vocabulary (seed: the configuration's). model.vocab_size must be filled in.
-train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences);
+// Sequences of tokens drawn evenly from the vocabulary (seed: the configuration's), from number `first` on.
+// model.vocab_size must be filled in.
+train::HostBatch synthetic_batch(const train::RunConfig& config, int64_t sequences, int64_t first = 0);
 
 // Steps on such tokens, with weights as they are initialised: routing is what the untrained router does.
 

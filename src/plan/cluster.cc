@@ -1,9 +1,11 @@
 #include "plan/cluster.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "comm/hierarchy.h"
 #include "plan/parameters.h"
+#include "train/gradient_tree.h"
 #include "train/group_options.h"
 
 namespace mhmoe::plan {
@@ -137,6 +139,25 @@ StepTraffic traffic_of_step(const train::RunConfig& config, const comm::Layout& 
   return traffic_of_step(config, layout, compute, route, held_elements(config.model, layout));
 }
 
+int64_t invariant_gradients(const HeldElements& held, const comm::Layout& layout, int64_t micro_batches) {
+  const auto power_of_two = [](int64_t n) { return std::has_single_bit(static_cast<uint64_t>(n)); };
+  if (!power_of_two(micro_batches) || !power_of_two(layout.world)) return 0;
+  const int64_t levels = train::tree_levels(micro_batches);
+  return held.dense.total() * (levels - 1) + held.experts.total() * (layout.expert_parallel_size * levels - 1);
+}
+
+int64_t overlap_chunks(const train::RunConfig& config, const comm::Layout& layout) {
+  return std::min(config.parallel.overlap_chunks, config.model.moe.experts / layout.expert_parallel_size);
+}
+
+double hop_buffers(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Route& route) {
+  if (!route.two_hops) return 0;
+  const int64_t local = config.model.moe.experts / layout.expert_parallel_size, chunks = overlap_chunks(config, layout);
+  const int64_t largest = (local + chunks - 1) / chunks;
+  const auto rows = static_cast<double>(layer_buffers(config, compute).buffer() / local * largest);
+  return (chunks == 1 ? 2 : 3) * rows;
+}
+
 RankMemory memory_of_rank(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Route& route,
                           const train::MemoryNeed& need) {
   const HeldElements held = held_elements(config.model, layout);
@@ -155,12 +176,14 @@ RankMemory memory_of_rank(const train::RunConfig& config, const comm::Layout& la
   const auto received = need.step_by_name.find("received expert rows");
   out.received = received == need.step_by_name.end() ? 0 : static_cast<double>(received->second);
   out.activations = static_cast<double>(need.step_bytes) - out.received;
+  out.invariant =
+      4 * static_cast<double>(invariant_gradients(held, layout, micro_batches_of_rank(config, layout.world)));
   if (layout.expert_parallel_size == 1) return out;
 
   const LayerBuffers layer = layer_buffers(config, compute);
   const auto buffer = static_cast<double>(layer.buffer()), gates = static_cast<double>(layer.gates);
   // Gradients of results and of rows, and of gates, at both ends; a hop's rows on their way.
-  out.transfers = 4 * buffer + 2 * gates + (route.two_hops ? buffer : 0);
+  out.transfers = 4 * buffer + 2 * gates + hop_buffers(config, layout, compute, route);
   if (config.model.moe.capacity_factor.has_value()) return out;
   const int64_t layers = moe_layers(config.model);
   const auto saved_layers = static_cast<double>(forward_passes(config) == 1 ? layers : std::min<int64_t>(1, layers));
@@ -169,7 +192,12 @@ RankMemory memory_of_rank(const train::RunConfig& config, const comm::Layout& la
                       static_cast<int64_t>(size_of(compute));
   // A row of another rank: kept are itself, its gate and its pre-activation; at work two gradients and the gate's.
   const double bytes_a_row = saved_layers * (row + 4 + static_cast<double>(pre)) + 2 * row + 4;
-  out.imbalance = (layout.expert_parallel_size - 1) * static_cast<double>(layer.rows) * bytes_a_row;
+  // Experts' activations are there for the rows of one source and one chunk: an even part of them, or all.
+  const auto rows = static_cast<double>(layer.rows);
+  const double pieces = static_cast<double>(layout.expert_parallel_size * overlap_chunks(config, layout));
+  const double activation =
+      static_cast<double>(config.model.moe.expert_hidden_size) * static_cast<double>(size_of(compute));
+  out.imbalance = (layout.expert_parallel_size - 1) * rows * bytes_a_row + (rows - rows / pieces) * activation;
   return out;
 }
 

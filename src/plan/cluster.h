@@ -22,8 +22,6 @@ struct Cluster {
 
 // Seconds that a message takes beside its bytes, inside a node and between nodes: assumed.
 constexpr double kInsideLatency = 1.9e-6, kBetweenLatency = 4.0e-6;
-// Gradients reduced in one call, about: nn::Sharding's default.
-constexpr int64_t kBucketElements = int64_t{4} << 20;
 // Rows and columns of a block of the experts' products (kernels/block_product.cuh).
 constexpr int64_t kProductTile = 128;
 
@@ -83,6 +81,15 @@ StepTraffic traffic_of_step(const train::RunConfig& config, const comm::Layout& 
 StepTraffic traffic_of_step(const train::RunConfig& config, const comm::Layout& layout, DType compute,
                             const Route& route = {});
 
+// f32 gradients that parallel.width_invariant holds beside the one that every run has: the partial sums of a tree over
+// the rank's micro-batches, of experts one tree for each rank of the group that sends rows. 0 where their number or
+// that of ranks is no power of two, which it refuses.
+int64_t invariant_gradients(const HeldElements& held, const comm::Layout& layout, int64_t micro_batches);
+// Bytes that an all-to-all in two hops takes beside its ends, for the largest chunk of experts' rows: what came by the
+// first hop, what is packed for one, and with several chunks what came by the second, before it is put in its places.
+double hop_buffers(const train::RunConfig& config, const comm::Layout& layout, DType compute, const Route& route);
+int64_t overlap_chunks(const train::RunConfig& config, const comm::Layout& layout);
+
 // Bytes on one rank, at most.
 struct RankMemory {
   double values = 0;       // f32 values used as they are
@@ -94,6 +101,7 @@ struct RankMemory {
   double activations = 0;  // all else that a micro-batch holds at its peak
   double transfers = 0;    // of a layer's all-to-alls, both ends; counts in activations if the peak lies there
   double imbalance = 0;    // dropless: more, if all rows of the group came to this rank in every layer
+  double invariant = 0;    // what parallel.width_invariant would add on CPUs; in none of the sums
 
   double balanced() const { return values + copies + gradients + masters + moments + received + activations; }
   double worst() const { return balanced() + imbalance; }

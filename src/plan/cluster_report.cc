@@ -1,6 +1,7 @@
 #include "plan/cluster_report.h"
 
 #include "plan/report.h"
+#include "train/group_options.h"
 
 namespace mhmoe::plan {
 namespace {
@@ -66,7 +67,15 @@ std::string memory_text(const ClusterPlan& plan) {
   } else if (plan.layout.expert_parallel_size > 1) {
     out += "  whatever is routed where: capacity bounds the rows of every expert\n";
   }
+  if (plan.memory.invariant > 0) out += row("  width_invariant (CPU only), more", plan.memory.invariant);
   return out;
+}
+
+// Node by node.
+std::vector<int> nodes_of(const Cluster& cluster) {
+  std::vector<int> nodes;
+  for (int rank = 0; rank < cluster.ranks; ++rank) nodes.push_back(rank / cluster.ranks_per_node);
+  return nodes;
 }
 
 std::string transfer_text(const ClusterPlan& plan) {
@@ -193,9 +202,10 @@ ClusterPlan plan_cluster(const train::RunConfig& config, const Cluster& cluster,
                    .memory = {},
                    .times = {}};
   plan.times = times_of_step(config, layout, compute, cluster, route);
-  plan.memory = memory_of_rank(
-      config, layout, compute, route,
-      train::measure_memory(with_micro_batches(config, layout, 1), DeviceKind::kCuda, nullptr, compute, layout));
+  plan.memory =
+      memory_of_rank(config, layout, compute, route,
+                     train::measure_memory(with_micro_batches(config, layout, 1), DeviceKind::kCuda, nullptr, compute,
+                                           layout, train::group_options(config, compute, layout, nodes_of(cluster))));
   return plan;
 }
 
@@ -218,6 +228,7 @@ json::Value cluster_json(const ClusterPlan& plan) {
   json::Value& memory = out.add("memory", json::Value::object());
   for (const MemoryRow& row : memory_rows(plan.memory)) memory.add(row.key, row.bytes);
   memory.add("transfers", plan.memory.transfers);
+  memory.add("width_invariant", plan.memory.invariant);
   memory.add("balanced", plan.memory.balanced());
   memory.add("worst", plan.memory.worst());
   add_transfers(out, plan);

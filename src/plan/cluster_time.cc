@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "nn/parameters.h"
 #include "ops/activation.h"
 #include "plan/step_work.h"
 #include "train/flops.h"
@@ -35,10 +36,6 @@ double between_seconds(const Exchange& exchange, const Gpu& gpu) {
 double latency_seconds(const Exchange& exchange) {
   return static_cast<double>(exchange.inside_messages) * kInsideLatency +
          static_cast<double>(exchange.between_messages) * kBetweenLatency;
-}
-
-int64_t chunks_of(const train::RunConfig& config, const comm::Layout& layout) {
-  return std::min(config.parallel.overlap_chunks, config.model.moe.experts / layout.expert_parallel_size);
 }
 
 // All-to-alls of one layer's pass, forward or backward: rows out and back in chunks, and what goes with them.
@@ -77,7 +74,7 @@ Sending sending_of_rows(const train::RunConfig& config, const comm::Layout& layo
   if (moe_layers(config.model) == 0) return {};
   const LayerBuffers buffers = layer_buffers(config, compute);
   const auto rows = static_cast<double>(buffers.buffer()), gates = static_cast<double>(buffers.gates);
-  const int64_t chunks = chunks_of(config, layout);
+  const int64_t chunks = overlap_chunks(config, layout);
   const Pass out_and_back{.rows = rows, .counts = static_cast<double>(buffers.counts), .gates = gates};
   const double forward = seconds_of(out_and_back, layout, cluster, route, chunks);
   const double backward = seconds_of({.rows = rows, .gates = gates}, layout, cluster, route, chunks);
@@ -109,9 +106,10 @@ Floors floors_of(const train::RunConfig& config, const comm::Layout& layout, DTy
 
 enum class Pieces : uint8_t { kBuckets, kWhole };
 
-int64_t calls_for(int64_t elements, Pieces pieces) {
+int64_t calls_for(int64_t elements, int ranks, Pieces pieces) {
   if (pieces == Pieces::kWhole) return std::min<int64_t>(elements, 1);
-  return (elements + kBucketElements - 1) / kBucketElements;
+  const int64_t bucket = nn::bucket_elements_for(ranks);
+  return (elements + bucket - 1) / bucket;
 }
 
 // Calls for vectors of equal kind, and their bytes around rings of `ranks` ranks.
@@ -126,7 +124,7 @@ Reduction reduction(const HeldElements::Of& held, double matrix_bytes, int ranks
   Reduction out;
   if (ranks == 1) return out;
   for (const auto& [elements, bytes] : {std::pair(held.matrices, matrix_bytes), std::pair(held.others, 4.0)}) {
-    const int64_t calls = calls_for(elements, pieces);
+    const int64_t calls = calls_for(elements, ranks, pieces);
     if (calls == 0) continue;
     const double vector = bytes * static_cast<double>(elements);
     const Exchange one = ring(vector / static_cast<double>(calls), ranks, stride, cluster);
@@ -212,7 +210,7 @@ ExpertProduct expert_product(const train::RunConfig& config, const comm::Layout&
   out.columns = std::min({up, config.model.sub_token_size(), moe.expert_hidden_size});
   out.products = layout.expert_parallel_size == 1
                      ? moe.experts
-                     : moe.experts / layout.expert_parallel_size / chunks_of(config, layout);
+                     : moe.experts / layout.expert_parallel_size / overlap_chunks(config, layout);
   const auto tiles = [](int64_t extent) { return (extent + kProductTile - 1) / kProductTile; };
   out.tiles = out.products * tiles(out.rows) * tiles(out.columns);
   return out;
@@ -251,7 +249,7 @@ std::vector<TransferRow> transfers_of_step(const train::RunConfig& config, const
   std::vector<TransferRow> rows;
   const LayerBuffers buffers = layer_buffers(config, compute);
   const int64_t times = micro_batches_of_rank(config, layout.world) * moe_layers(config.model);
-  const int64_t forward = times * forward_passes(config), chunks = times > 0 ? chunks_of(config, layout) : 0;
+  const int64_t forward = times * forward_passes(config), chunks = times > 0 ? overlap_chunks(config, layout) : 0;
   const auto add = [&](const char* name, int64_t bytes, int64_t count, int64_t calls) {
     if (layout.expert_parallel_size == 1 || count == 0) return;
     const Exchange one = all_to_all(static_cast<double>(bytes), layout, cluster, route);

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "plan/cluster.h"
 #include "plan/parameters.h"
 #include "train/flops.h"
+#include "train/gradient_tree.h"
 
 namespace mhmoe::plan {
 namespace {
@@ -65,6 +67,22 @@ void append_bytes(std::string& out, const char* title, size_t total,
   for (const auto& [bytes, name] : sorted) {
     if (bytes > 0) out += fmt::format("  {:<32}{:>14}\n", name, bytes_text(bytes));
   }
+}
+
+// What parallel.width_invariant takes, or would.
+std::string invariant_text(const train::RunConfig& config, const train::MemoryNeed& need) {
+  const auto line = [](const char* name, size_t bytes) {
+    return bytes == 0 ? "" : fmt::format("{:<34}{:>14}\n", name, bytes_text(bytes));
+  };
+  if (!config.parallel.width_invariant) {
+    const int64_t more = invariant_gradients(held_elements(config.model, {}), {}, micro_batches_of_rank(config, 1));
+    return line("width_invariant would add", static_cast<size_t>(more) * sizeof(float));
+  }
+  size_t bytes = 0;
+  for (const char* name : {train::kPartialSumsName, train::kOtherRanksName}) {
+    if (const auto found = need.state_by_name.find(name); found != need.state_by_name.end()) bytes += found->second;
+  }
+  return line("of it for width_invariant", bytes);
 }
 
 const char* what_text(MatchWhat what) {
@@ -146,7 +164,8 @@ std::string describe_memory(const train::RunConfig& config, const train::MemoryN
                   config.train.recompute == train::Recompute::kBlock ? ", blocks recomputed" : "");
   append_bytes(out, "state, always held", need.state_bytes, need.state_by_name);
   append_bytes(out, "step, at its peak", need.step_bytes, need.step_by_name);
-  return out + fmt::format("{:<34}{:>14}\n", "total", bytes_text(need.state_bytes + need.step_bytes));
+  out += fmt::format("{:<34}{:>14}\n", "total", bytes_text(need.state_bytes + need.step_bytes));
+  return device == DeviceKind::kCpu ? out + invariant_text(config, need) : out;
 }
 
 std::string describe_match(const nn::ModelConfig& baseline, const nn::ModelConfig& shape, const MatchOptions& options,

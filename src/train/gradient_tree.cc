@@ -4,9 +4,15 @@
 
 namespace mhmoe::train {
 
+int64_t tree_levels(int64_t micro_batches) {
+  int64_t levels = 1;
+  for (int64_t done = 1; done < micro_batches; done *= 2) ++levels;
+  return levels;
+}
+
 SumTree::SumTree(Context& ctx, const Tensor& first, int64_t micro_batches) : levels_{first} {
-  for (int64_t done = 1; done < micro_batches; done *= 2) {
-    levels_.push_back(ctx.state().allocate("gradients of parts of a batch", DType::kF32, {first.count()}));
+  for (int64_t level = 1; level < tree_levels(micro_batches); ++level) {
+    levels_.push_back(ctx.state().allocate(kPartialSumsName, DType::kF32, {first.count()}));
     ctx.fill_zero(levels_.back());
   }
 }

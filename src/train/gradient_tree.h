@@ -10,7 +10,14 @@
 
 namespace mhmoe::train {
 
-// One rank's subtree, as a stack of partial sums: log2(micro-batches) + 1 vectors of `first`'s length.
+// Names of what a width_invariant run allocates beside "gradients".
+inline constexpr const char* kPartialSumsName = "gradients of parts of a batch";
+inline constexpr const char* kOtherRanksName = "gradients of other ranks' rows";
+
+// Partial sums that a rank holds at a time: log2 of its micro-batches, and one.
+int64_t tree_levels(int64_t micro_batches);
+
+// One rank's subtree, as a stack of partial sums: tree_levels() vectors of `first`'s length.
 class SumTree {
  public:
   // first: f32 [n], where the lowest partial sum lies and the result will; the others come from the state arena.

@@ -26,9 +26,8 @@ Gradients::Gradients(Context& ctx, nn::ParameterStore& parameters, const comm::P
   const int64_t of_experts = flat.count() - experts_begin_;
   everywhere_.emplace(ctx, flat.slice(0, experts_begin_), micro_batches);
   for (int source = 0; source < groups.layout.expert_parallel_size; ++source) {
-    const Tensor first = source == 0
-                             ? flat.slice(experts_begin_, of_experts)
-                             : ctx.state().allocate("gradients of other ranks' rows", DType::kF32, {of_experts});
+    const Tensor first = source == 0 ? flat.slice(experts_begin_, of_experts)
+                                     : ctx.state().allocate(kOtherRanksName, DType::kF32, {of_experts});
     ctx.fill_zero(first);
     of_source_.emplace_back(ctx, first, micro_batches);
   }

@@ -6,10 +6,11 @@
 namespace mhmoe::train {
 
 MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops::KernelTable* kernels, DType compute,
-                          const comm::Layout& layout, const comm::GroupOptions& options) {
+                          const comm::Layout& layout, const comm::GroupOptions& options, WorkObserver* observer) {
   const std::unique_ptr<Context> ctx = make_sizing_context(device, kernels);
   const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, layout, options);
   Trainer trainer(*ctx, config, compute, groups);
+  ctx->set_work_observer(observer);
   trainer.step(HostBatch(trainer.local_sequences(), config.data.sequence_length));
   const HostBatch sequences(config.train.micro_batch_sequences, config.data.sequence_length);
   score_batch(*ctx, trainer.task(), config.model, sequences, config.model.moe.capacity_factor, groups.expert.get());

@@ -18,9 +18,11 @@ struct MemoryNeed {
 
 // A sizing pass over the model's setup, one training step and one validation micro-batch of each kind.
 // config.model.vocab_size must be filled in. kernels: the backend's; null leaves out their scratch. layout: what a rank
-// of it needs, as long as experts' rows are evenly spread. options: as the groups are made with.
+// of it needs, as long as experts' rows are evenly spread. options: as the groups are made with. observer: sees the
+// work, where there is one.
 MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops::KernelTable* kernels, DType compute,
-                          const comm::Layout& layout = {}, const comm::GroupOptions& options = {});
+                          const comm::Layout& layout = {}, const comm::GroupOptions& options = {},
+                          WorkObserver* observer = nullptr);
 
 // Makes the arenas of ctx that large, so that the steps allocate nothing. Before anything is allocated in them.
 void reserve_memory(Context& ctx, const MemoryNeed& need);

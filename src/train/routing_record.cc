@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "core/json.h"
@@ -23,6 +24,26 @@ std::optional<int64_t> layer_of(std::string_view name, std::string_view what) {
 
 double sum_of(const std::vector<int64_t>& counts) {
   return static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
+}
+
+template <class F>
+void for_each_count(LayerRouting& routing, F&& f) {
+  for (auto* counts : {&routing.load, &routing.dropped, &routing.different_experts}) std::ranges::for_each(*counts, f);
+  for (std::vector<int64_t>& head : routing.head_load) std::ranges::for_each(head, f);
+}
+
+// Of one layer's balance losses, added up in the order of micro-batches, which is that of ranks. of_ranks: floats, as
+// many of every layer, one layer's after another's.
+double mean_in_order(const std::vector<std::string>& of_ranks, size_t layer, size_t layers) {
+  double sum = 0;
+  size_t all = 0;
+  for (const std::string& bytes : of_ranks) {
+    std::vector<float> losses(bytes.size() / sizeof(float) / layers);
+    std::memcpy(losses.data(), bytes.data() + layer * losses.size() * sizeof(float), losses.size() * sizeof(float));
+    for (const float loss : losses) sum += loss;
+    all += losses.size();
+  }
+  return sum / static_cast<double>(all);
 }
 
 json::Value to_array(const std::vector<int64_t>& counts) {
@@ -77,7 +98,6 @@ std::string RoutingRecord::json_line(int64_t step) const {
 
 void RoutingRecorder::record(const std::string& name, const Tensor& tensor) {
   if (name == "losses") {
-    ++micro_batches_;
     seen_.clear();
     return;
   }
@@ -89,7 +109,7 @@ void RoutingRecorder::record(const std::string& name, const Tensor& tensor) {
   } else {
     float loss = 0;
     ctx_.download(&loss, tensor);
-    sums_[*balance].balance_loss += loss;
+    balance_losses_[*balance].push_back(loss);
   }
 }
 
@@ -125,12 +145,23 @@ void RoutingRecorder::add_choices(LayerRouting& sums, const Tensor& expert_index
   }
 }
 
-RoutingRecord RoutingRecorder::record() const {
+RoutingRecord RoutingRecorder::record(Job& job) const {
   RoutingRecord out;
+  std::vector<int64_t> counts;
+  std::string losses;
   for (const auto& [layer, sums] : sums_) {
     LayerRouting& routing = out.layers.emplace_back(sums);
     routing.layer = layer;
-    routing.balance_loss /= static_cast<double>(micro_batches_);
+    for_each_count(routing, [&](int64_t& count) { counts.push_back(count); });
+    const std::vector<float>& own = balance_losses_.at(layer);
+    losses.append(reinterpret_cast<const char*>(own.data()), own.size() * sizeof(float));
+  }
+  job.sum(counts);
+  const std::vector<std::string> of_ranks = job.gather(losses);
+  auto count = counts.begin();
+  for (size_t i = 0; i < out.layers.size(); ++i) {
+    for_each_count(out.layers[i], [&](int64_t& own) { own = *count++; });
+    out.layers[i].balance_loss = mean_in_order(of_ranks, i, out.layers.size());
   }
   return out;
 }

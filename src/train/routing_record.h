@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "device/context.h"
+#include "device/job.h"
 #include "nn/model_config.h"
 
 namespace mhmoe::train {
 
-// One MoE layer in one step. Counts are sums over the step's micro-batches; choices that were dropped count as made.
+// One MoE layer in one step. Counts are sums over the step's micro-batches, of all ranks; choices that were dropped
+// count as made.
 struct LayerRouting {
   int64_t layer = 0;                            // of the model, from 0
   std::vector<int64_t> load;                    // [E] choices naming each expert
@@ -43,16 +45,17 @@ class RoutingRecorder final : public TensorObserver {
   RoutingRecorder(Context& ctx, const nn::MoeConfig& moe) : ctx_(ctx), moe_(moe) {}
 
   void record(const std::string& name, const Tensor& tensor) override;
-  RoutingRecord record() const;
+  // Of all ranks of the job, which call together: the same on all of them, and at every number of ranks.
+  RoutingRecord record(Job& job) const;
 
  private:
   void add_choices(LayerRouting& sums, const Tensor& expert_index) const;
 
   Context& ctx_;
   const nn::MoeConfig& moe_;
-  std::map<int64_t, LayerRouting> sums_;  // balance_loss: the sum
-  std::set<std::string> seen_;            // in this micro-batch
-  int64_t micro_batches_ = 0;
+  std::map<int64_t, LayerRouting> sums_;                  // of this rank; balance_loss: not used
+  std::map<int64_t, std::vector<float>> balance_losses_;  // a micro-batch
+  std::set<std::string> seen_;                            // in this micro-batch
 };
 
 // Shows everything to two observers: a step can be dumped and recorded at once. Null: left out.

@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/clock.h"
+
 namespace mhmoe::train {
 namespace {
 
 constexpr double kNormalDeviation = 1.4826;
 constexpr double kLeastDeviation = 0.01;  // of the median
-
-double median(std::vector<double>& values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
-}
 
 void push(std::vector<double>& window, double value, int64_t size) {
   if (window.size() == static_cast<size_t>(size)) window.erase(window.begin());

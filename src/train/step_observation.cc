@@ -22,7 +22,7 @@ std::optional<RoutingRecord> StepObservation::end(int64_t step) {
     log::info("step {}: its tensors are in {}", step, plan_.dump_folder);
   }
   std::optional<RoutingRecord> record;
-  if (routing_) record = routing_->record();
+  if (routing_) record = routing_->record(job_);
   dump_.reset();
   routing_.reset();
   return record;

@@ -20,8 +20,9 @@ class StepObservation {
     int64_t routing_every = 0;
     int64_t last_step = 0;
   };
-  // `ctx` and `moe` must outlive it.
-  StepObservation(Context& ctx, const nn::MoeConfig& moe, Plan plan) : ctx_(ctx), moe_(moe), plan_(std::move(plan)) {}
+  // All ranks of the job have one, and plans with the same records. `ctx`, `moe` and `job` must outlive it.
+  StepObservation(Context& ctx, const nn::MoeConfig& moe, Job& job, Plan plan)
+      : ctx_(ctx), moe_(moe), job_(job), plan_(std::move(plan)) {}
 
   // Around the computation of a step, counted from 1. The routing of the first and the last is recorded too.
   void begin(int64_t step);
@@ -31,6 +32,7 @@ class StepObservation {
  private:
   Context& ctx_;
   const nn::MoeConfig& moe_;
+  Job& job_;
   Plan plan_;
   std::optional<DumpObserver> dump_;
   std::optional<RoutingRecorder> routing_;

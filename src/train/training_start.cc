@@ -11,6 +11,7 @@
 #include "train/flops.h"
 #include "train/memory_need.h"
 #include "train/peak.h"
+#include "train/product_check.h"
 #include "train/rank_agreement.h"
 #include "train/training_run.h"
 
@@ -31,6 +32,14 @@ RunConfig with_vocab_size(RunConfig config, const data::Tokenizer& tokenizer) {
 std::string new_run_id() {
   std::random_device random;
   return to_hex(uint64_t{random()} << 32 | random());
+}
+
+std::vector<Compared> check_shapes(Context& ctx, const ProductShapes& shapes) {
+  const Stopwatch watch;
+  std::vector<Compared> results = check_products(ctx, shapes);
+  log::info("parallel.width_invariant: {} products keep their bits at every layout ({:.1f} s)", results.size(),
+            watch.seconds());
+  return results;
 }
 
 void warn_of_change(const char* what, const std::string& there, const std::string& here) {
@@ -57,7 +66,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       trainer_(*ctx_, config_, compute_, groups_, Weights::kNone),
       flops_per_token_(training_flops_per_token(config_.model, config_.data.sequence_length)),
       window_(flops_per_token_, peak_of_job(backend)),
-      observation_(*ctx_, config_.model.moe,
+      observation_(*ctx_, config_.model.moe, job_,
                    {.dump_folder = leader_ ? options.dump_folder : "",
                     .dump_step = options.dump_step,
                     .routing_every = has_moe_ ? config_.log.routing_every_steps : 0,
@@ -105,10 +114,16 @@ void TrainingRun::open_checkpoint() {
 std::unique_ptr<Context> TrainingRun::create_context(const Backend& backend, const RunOptions& options) const {
   compare_ranks();
   MemoryNeed need;
+  std::vector<Compared> products;
   comm::agree_after(job_, [&] {
     if (leader_) check_run_folder(config_, options.start);
-    need = measure_memory(config_, backend.kind, &backend.kernels, compute_, layout(), group_options());
+    const bool check = config_.parallel.width_invariant;
+    ProductShapes shapes;
+    need = measure_memory(config_, backend.kind, &backend.kernels, compute_, layout(), group_options(),
+                          check ? &shapes : nullptr);
+    if (check) products = check_shapes(*backend.create_context(local_rank()), shapes);
   });
+  require_agreement(job_, products);
   std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   reserve_memory(*ctx, need);
   return ctx;

@@ -79,6 +79,15 @@ TEST_F(Errors, EverySubcommandHasHelpWithAnExample) {
   EXPECT_EQ(version.code, 0);
   for (const char* part : {"mhmoe ", "oneDNN ", "denormals kept", "device: "})
     EXPECT_NE(version.out.find(part), std::string::npos);
+  const std::string module = std::filesystem::path(program()).parent_path() / "libmhmoe_cuda.so";
+  if (!std::filesystem::exists(module)) {
+    EXPECT_NE(version.out.find("\nNCCL: none\n"), std::string::npos) << version.out;
+  }
+#ifdef MHMOE_MPIRUN
+  EXPECT_NE(version.out.find("\nMPI: Open MPI v"), std::string::npos) << version.out;
+#else
+  EXPECT_NE(version.out.find("\nMPI: none\n"), std::string::npos) << version.out;
+#endif
 }
 
 }  // namespace

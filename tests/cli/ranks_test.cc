@@ -62,6 +62,18 @@ TEST_F(Ranks, ARunThatGoesOnAtOtherNumbersOfRanksEndsInTheSameBytes) {
   }
 }
 
+TEST_F(Ranks, RoutingIsRecordedOfAllOfThem) {
+  std::string alone;
+  for (const int ranks : {1, 2, 4}) {
+    const std::string output = fmt::format("of_{}", ranks);
+    expect_trained(ranks, output, fmt::format("{} --set log.routing_every_steps=2", kInvariant));
+    const std::string records = read_text(folder_ / output / "tiny/routing.jsonl");
+    if (ranks == 1) alone = records;
+    EXPECT_EQ(lines_of(records).size(), 4u) << "steps 1, 2, 4 and 6";
+    EXPECT_EQ(records, alone) << ranks;
+  }
+}
+
 // Chunks of experts, all experts at once, and rows without a capacity, on two nodes of two ranks.
 TEST_F(Ranks, AHierarchicalAllToAllTrainsTheSameBytes) {
   for (const char* settings :

@@ -96,7 +96,8 @@ TEST(CpuLevels, AnUnusableCpuIsRefusedBeforeAnythingRuns) {
                     .create_context = cpu.create_context,
                     .create_communicator = cpu.create_communicator,
                     .unusable_reason = [] { return "this CPU lacks avx2"; },
-                    .prefers_bf16 = cpu.prefers_bf16};
+                    .prefers_bf16 = cpu.prefers_bf16,
+                    .nccl_version = nullptr};
   try {
     open_backend("cpu", old);
     FAIL() << "it was accepted";

@@ -99,7 +99,7 @@ TEST_F(AttentionCachedTest, BitsDoNotDependOnHowManyPositionsOneCallBrings) {
     expect_equal("one by one", attend(s, qkv, cache(s, dtype), std::vector<int64_t>(75, 1)), whole);
     expect_equal("a prompt, then one by one", attend(s, qkv, cache(s, dtype), {71, 1, 1, 1, 1}), whole);
     expect_equal("uneven", attend(s, qkv, cache(s, dtype), {1, 64, 7, 3}), whole);
-    const WithThreads threads(1);
+    const ThreadCount threads(1);
     expect_equal("one thread", attend(s, qkv, cache(s, dtype), {s.length}), whole);
   }
 }

@@ -246,7 +246,7 @@ TEST_F(AttentionTest, ThreadsDoNotMatterBitForBit) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const Tensor qkv = random(dtype, {180, 144}), grad_out = random(dtype, {180, 48});
     const auto with = [&](int count) {
-      const WithThreads threads(count);
+      const ThreadCount threads(count);
       return run(shape, qkv, grad_out);
     };
     const Results one = with(1), two = with(2);

@@ -64,7 +64,7 @@ TEST_F(CrossEntropyTest, InPlaceAndWithoutGradientGiveTheSameBits) {
   ops::cross_entropy(ctx(), {loss, logits, targets, grad, two});
   ops::cross_entropy(ctx(), {.loss = loss_alone, .logits = logits, .targets = targets});
   expect_equal("logits are left alone", logits, before);
-  const WithThreads threads(1);
+  const ThreadCount threads(1);
   ops::cross_entropy(ctx(), {loss_in_place, logits, targets, logits, two});
   expect_equal("loss without gradient", loss_alone, values(loss));
   expect_equal("loss in place", loss_in_place, values(loss));

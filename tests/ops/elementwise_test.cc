@@ -61,10 +61,10 @@ TEST_F(ElementwiseTest, ReduceAddsInAnOrderThatThreadsDoNotChange) {
       write_value(in, 2 * half - 1 - i, -value);
     }
     {
-      const WithThreads threads(1);
+      const ThreadCount threads(1);
       ops::reduce(ctx(), {one, in});
     }
-    const WithThreads threads(3);
+    const ThreadCount threads(3);
     ops::reduce(ctx(), {three, in});
     with_errors += read_value(one, 0) != 0 ? 1 : 0;
     expect_equal("three threads", three, values(one));

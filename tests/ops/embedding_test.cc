@@ -36,7 +36,7 @@ TEST_F(Embedding, BackwardAddsRowsOfEqualTokenInOrderAtAnyNumberOfThreads) {
     for (int64_t c = 0; c < width; ++c) to[c] += test::host<float>(grad_out.slice_rows(n, 1))[c];
   }
   for (const int threads : {1, 2, 5}) {
-    const test::WithThreads with(threads);
+    const ThreadCount with(threads);
     const Tensor grad_table = copy_of(before);
     ops::embedding_backward(ctx(), {grad_table, grad_out, token_ids});
     test::expect_equal("grad_table", grad_table, test::values(expected));

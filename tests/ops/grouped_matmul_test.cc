@@ -168,7 +168,7 @@ TEST_F(GroupedMatmulTest, OneExpertIsADenseProductAndThreadsDoNotMatter) {
   ops::grouped_matmul(ctx(), {grouped, a, weight, row_groups, true});
   ops::matmul(ctx(), {.out = dense, .a = a, .b = weight.view({32, 48}), .transpose_b = true});
   expect_close("grouped against dense", grouped, values(dense), 50 * 0x1p-24 * 48);
-  const WithThreads threads(1);
+  const ThreadCount threads(1);
   ops::grouped_matmul(ctx(), {single, a, weight, row_groups, true});
   expect_equal("one thread", single, values(grouped));
 }

@@ -118,10 +118,10 @@ TEST_F(MatmulTest, BiasBackwardAddsColumnSumsAtAnyNumberOfThreads) {
       for (int64_t c = 0; c < cols; ++c) tolerance[c] = 4 * 0x1p-24 * (std::abs(expected[c]) + 20);
       const Tensor one = copy_of(before), two = copy_of(before);
       {
-        const WithThreads threads(1);
+        const ThreadCount threads(1);
         ops::bias_backward(ctx(), {one, grad_out});
       }
-      const WithThreads threads(2);
+      const ThreadCount threads(2);
       ops::bias_backward(ctx(), {two, grad_out});
       expect_close("bias gradient", one, expected, tolerance);
       expect_equal("two threads", two, values(one));
@@ -135,7 +135,7 @@ TEST_F(MatmulTest, DenormalsAreKept) {
   const Tensor a = filled(DType::kF32, {256, 8}, 0), b = filled(DType::kF32, {8, 16}, 1);
   for (int64_t r = 0; r < 256; ++r) write_value(a, r * 8 + r % 8, tiny);
   const Tensor out = garbage(DType::kF32, {256, 16});
-  const WithThreads threads(2);
+  const ThreadCount threads(2);
   ops::matmul(ctx(), {.out = out, .a = a, .b = b});
   expect_equal("out", out, std::vector<double>(size_t{256} * 16, static_cast<float>(tiny)));
 }

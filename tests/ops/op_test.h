@@ -101,18 +101,6 @@ inline void expect_equal(const std::string& what, const Tensor& actual, std::spa
   expect_close(what, actual, expected, 0.0);
 }
 
-// Runs the rest of a scope with another number of threads.
-class WithThreads {
- public:
-  explicit WithThreads(int threads) : before_(thread_count()) { set_thread_count(threads); }
-  ~WithThreads() { set_thread_count(before_); }
-  WithThreads(const WithThreads&) = delete;
-  WithThreads& operator=(const WithThreads&) = delete;
-
- private:
-  int before_;
-};
-
 // The tests read and write tensors in place, so the host must reach the memory of the device under test: cpu, emulated,
 // or cuda with MHMOE_MANAGED_MEMORY set. Tensors live in the context's step arena until the test ends, between
 // sentinels that are checked then. A new tensor that an op must overwrite comes from garbage(), so that an element left

@@ -99,7 +99,7 @@ TEST_F(RmsNorm, GradientsHaveTheSameBitsAtAnyNumberOfThreads) {
   ops::rms_norm_forward(ctx(), {y, inv_rms, x, weight, kEps});
   std::vector<double> first_x, first_weight;
   for (const int threads : {1, 2, 7}) {
-    const test::WithThreads with(threads);
+    const ThreadCount with(threads);
     const Tensor grad_x = zeros(DType::kF32, {rows, width}), grad_weight = zeros(DType::kF32, {width});
     ops::rms_norm_backward(ctx(), {grad_x, grad_weight, grad_y, x, inv_rms, weight});
     if (first_x.empty()) first_x = test::values(grad_x), first_weight = test::values(grad_weight);

@@ -174,7 +174,7 @@ TEST_F(Router, HasTheSameBitsInPlaceAndAtAnyNumberOfThreads) {
   const Variant variant{true, BalanceCounts::kAllChoices};
   const ops::RouterForward first = forward(logits, 2, variant);
   for (const int threads : {1, 2, 7}) {
-    const test::WithThreads with(threads);
+    const ThreadCount with(threads);
     ops::RouterForward again = outputs(copy_of(logits), 2, variant);
     again.probabilities = again.logits;
     ops::router_forward(ctx(), again);

@@ -6,6 +6,8 @@
 #include <numeric>
 #include <tuple>
 
+#include "comm/dispatch.h"
+#include "plan/cluster_report.h"
 #include "plan/cluster_runs.h"
 #include "plan/cluster_time.h"
 #include "train/task.h"
@@ -205,6 +207,66 @@ TEST(RankMemory, IsWhatTheSizingPassAllocates) {
   }
 }
 
+// To the byte, of every layout: the formula, of the elements that the buckets have, is by how much a rank's state
+// grows.
+TEST(RankMemory, WidthInvarianceTakesWhatTrainersReserve) {
+  for (const auto& [world, group, micro_batches] : {std::tuple(1, 1, 4), {2, 1, 2}, {2, 2, 4}, {4, 2, 1}, {4, 4, 8}}) {
+    const comm::Layout of = layout(world, group);
+    train::RunConfig config = with_micro_batches(run_of(1), of, micro_batches);
+    const auto state_bytes = [&](bool on, HeldElements& held) {
+      config.parallel.width_invariant = on;
+      const auto ctx = make_sizing_context(DeviceKind::kCpu, nullptr);
+      const comm::ParallelGroups groups = comm::make_sizing_groups(*ctx, of);
+      train::Trainer trainer(*ctx, config, DType::kF32, groups);
+      held = padded(trainer.task().parameters());
+      return static_cast<int64_t>(ctx->state().peak_bytes());
+    };
+    HeldElements held;
+    const int64_t more = state_bytes(true, held) - state_bytes(false, held);
+    EXPECT_EQ(4 * invariant_gradients(held, of, micro_batches), more) << group << " of " << world;
+    EXPECT_EQ(more > 0, micro_batches > 1 || group > 1);
+    const RankMemory memory = memory_of_rank(config, of, DType::kF32, {}, {});
+    EXPECT_NEAR(memory.invariant, static_cast<double>(more), 0.05 * static_cast<double>(more)) << "without padding";
+  }
+  EXPECT_EQ(invariant_gradients({}, layout(2, 1), 3), 0) << "it is refused there";
+}
+
+// What the communicator of two hops allocates, whether rows come in one piece or in chunks.
+TEST(RankMemory, TwoHopsTakeWhatTheCommunicatorAllocates) {
+  const comm::Layout of = layout(8, 8);
+  for (const int64_t chunks : {1, 2, 3}) {
+    train::RunConfig config = with_micro_batches(run_of(1, 32), of, 1);
+    config.parallel.overlap_chunks = chunks;
+    const auto ctx = make_sizing_context(DeviceKind::kCuda, nullptr);
+    const comm::ParallelGroups groups = comm::make_sizing_groups(
+        *ctx, of, {.nodes = {0, 0, 1, 1, 2, 2, 3, 3}, .hierarchical = train::Hierarchical::kOn, .message_bytes = 1});
+    ASSERT_TRUE(groups.hierarchical);
+    const LayerBuffers layer = layer_buffers(config, DType::kF32);
+    const auto places = comm::RowPlaces::equal_shares(32, 4, layer.rows / 32);
+    const CommunicationScope scope(*ctx);
+    const auto rows = [&] { return ctx->step().allocate("ends", DType::kF32, {layer.rows, layer.row_bytes / 4}); };
+    const Tensor home = rows(), away = rows();
+    comm::Dispatch dispatch(*ctx, *groups.expert, places, "layer", false);
+    dispatch.round_trip(
+        {.away = away, .home = home, .results_away = away, .results_home = home, .there = "", .back = ""}, chunks, {},
+        [](comm::ExpertRange) {});
+    const auto taken = static_cast<double>(ctx->step().peak_bytes()) - 2 * static_cast<double>(layer.buffer());
+    const double said = hop_buffers(config, of, DType::kF32, {.two_hops = true, .ranks_per_node = 2});
+    EXPECT_NEAR(taken, said, 4 * 256) << chunks << " chunks; alignment";
+    EXPECT_GT(said, 16 * 256);
+  }
+  const Cluster nodes = cluster(16, 4);
+  train::RunConfig config = with_micro_batches(paper2("mhmoe_h3"), layout(16, 16), 1);
+  config.parallel.expert_parallel_size = 16;
+  config.model.vocab_size = 64;  // else the peak lies at the logits
+  const auto activations = [&](train::Hierarchical asked) {
+    config.parallel.hierarchical_all_to_all = asked;
+    return plan_cluster(config, nodes, DType::kBF16).memory.activations;
+  };
+  EXPECT_GT(activations(train::Hierarchical::kOn), activations(train::Hierarchical::kOff))
+      << "the sizing pass sees them";
+}
+
 TEST(RankMemory, OnlyDroplessRowsHaveAWorstCase) {
   train::RunConfig config = run_of(4);
   const auto imbalance = [&](int group) {
@@ -213,10 +275,11 @@ TEST(RankMemory, OnlyDroplessRowsHaveAWorstCase) {
   EXPECT_EQ(imbalance(4), 0) << "capacity bounds it";
   config.model.moe.capacity_factor = std::nullopt;
   EXPECT_EQ(imbalance(1), 0);
-  EXPECT_DOUBLE_EQ(imbalance(4), 3 * imbalance(2)) << "the rows of the three others";
-  // Of a row: itself, its gate, and gates and factors of 24 before activation in two layers; at work two gradients and
-  // the gate's.
-  EXPECT_DOUBLE_EQ(imbalance(2), 288 * (2 * (16 * 2 + 4 + 48 * 2) + 2 * 16 * 2 + 4));
+  // Of a row of the others: itself, its gate, and gates and factors of 24 before activation in two layers; at work two
+  // gradients and the gate's. Of one source's rows: activations for all, not for a rank's chunk of them.
+  const double row = 2 * (16 * 2 + 4 + 48 * 2) + 2 * 16 * 2 + 4, activation = 24 * 2;
+  EXPECT_DOUBLE_EQ(imbalance(2), 288 * row + 288 * 3 / 4.0 * activation) << "two chunks";
+  EXPECT_DOUBLE_EQ(imbalance(4), 3 * 288 * row + 288 * 3 / 4.0 * activation) << "one expert a rank";
 }
 
 TEST(MicroBatches, ThatDoNotDivideSayWhatWould) {

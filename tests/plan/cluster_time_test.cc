@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "nn/parameters.h"
 #include "plan/cluster_report.h"
 #include "plan/cluster_runs.h"
 #include "plan/step_work.h"
@@ -94,6 +95,19 @@ TEST(ClusterTimes, OverlapHidesNoMoreThanThereIs) {
     EXPECT_GT(two.exposed_reduce_seconds, 0);
     EXPECT_LT(two.overlapped_seconds(), two.sequential_seconds());
     EXPECT_LT(two.whole_reduction_seconds, two.reduce_scatter_seconds + two.all_gather_seconds) << "fewer messages";
+  }
+}
+
+// Larger buckets make the steps shorter that the model predicts, wherever there are many ranks.
+TEST(Buckets, GrowWithTheRanksThatShareThem) {
+  EXPECT_EQ(nn::bucket_elements_for(1), int64_t{4} << 20);
+  EXPECT_EQ(nn::bucket_elements_for(16), int64_t{4} << 20);
+  EXPECT_EQ(nn::bucket_elements_for(128), int64_t{32} << 20);
+  const train::RunConfig config = paper2("mhmoe_h3");
+  for (const int ranks : {8, 32, 64, 128, 256}) {
+    const ClusterTimes times = times_of_step(config, layout(ranks, 8), DType::kBF16, cluster(ranks, 8), {});
+    EXPECT_LE(times.overlapped_seconds(), 1.05 * times.whole_reduction_step_seconds()) << ranks;
+    EXPECT_LT(times.reduction_latency_seconds, times.reduce_scatter_seconds / 2) << ranks;
   }
 }
 

@@ -19,12 +19,13 @@ train::HostBatch some_batch(int64_t sequences, const train::RunConfig& config) {
 }
 
 std::vector<train::RunConfig> variants() {
-  std::vector<train::RunConfig> all(5, small_run());
+  std::vector<train::RunConfig> all(6, small_run());
   all[1].model.moe.every_n_layers = 0;
   all[2].model.moe.capacity_factor = std::nullopt;
   all[3].train.recompute = train::Recompute::kBlock;
   all[4].model.moe.shared_expert_hidden_size = 32;
   all[4].model.tie_embeddings = false;
+  all[5].parallel.width_invariant = true;
   return all;
 }
 
@@ -72,6 +73,17 @@ TEST(Memory, ActivationsDoNotGrowWithTheNumberOfExperts) {
   };
   EXPECT_GT(activations(few), 0u);
   EXPECT_EQ(activations(few), activations(many));
+}
+
+TEST(Report, ShowsWhatWidthInvarianceTakes) {
+  train::RunConfig config = small_run();
+  const auto text = [&] {
+    const auto need = train::measure_memory(config, DeviceKind::kCpu, &cpu::backend().kernels, DType::kF32);
+    return describe_memory(config, need, DeviceKind::kCpu, DType::kF32);
+  };
+  EXPECT_NE(text().find("width_invariant would add"), std::string::npos) << text();
+  config.parallel.width_invariant = true;
+  EXPECT_NE(text().find("of it for width_invariant"), std::string::npos) << text();
 }
 
 TEST(Report, ShowsEveryPartThatTheModelHas) {

@@ -58,18 +58,6 @@ inline std::vector<float> to_host(Context& ctx, const Tensor& tensor) {
   return values;
 }
 
-// The program's threads while it lives.
-class ThreadCount {
- public:
-  explicit ThreadCount(int threads) : before_(thread_count()) { set_thread_count(threads); }
-  ~ThreadCount() { set_thread_count(before_); }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-
- private:
-  int before_;
-};
-
 // A trainer on a CPU context of its own, with its memory reserved as a run does.
 struct CpuTrainer {
   explicit CpuTrainer(RunConfig run_config, DType compute = DType::kF32)

@@ -43,7 +43,7 @@ TEST(RoutingRecord, CountsChoicesByExpertHeadAndToken) {
   RoutingRecorder recorder(*ctx, moe);
   show(recorder, 1, kTwoTokens, 1.5F);
   end_micro_batch(recorder);
-  const RoutingRecord record = recorder.record();
+  const RoutingRecord record = recorder.record(single_job());
   ASSERT_EQ(record.layers.size(), 1U);
   const LayerRouting& routing = record.layers[0];
   EXPECT_EQ(routing.layer, 1);
@@ -70,7 +70,7 @@ TEST(RoutingRecord, CapacityIsAMicroBatchesOwn) {
   end_micro_batch(recorder);
   show(recorder, 3, kTwoTokens, 1.0F);
   end_micro_batch(recorder);
-  const LayerRouting routing = recorder.record().layers.at(0);
+  const LayerRouting routing = recorder.record(single_job()).layers.at(0);
   EXPECT_EQ(routing.load, (std::vector<int64_t>{4, 3, 9}));
   EXPECT_EQ(routing.dropped, (std::vector<int64_t>{0, 0, 4}));
   EXPECT_DOUBLE_EQ(routing.balance_loss, 2.0);
@@ -87,7 +87,7 @@ TEST(RoutingRecord, ARecomputedBlockCountsOnceAndOtherTensorsDoNotCount) {
     recorder.record(name, Tensor(&other, DType::kF32, {1}));
   }
   end_micro_batch(recorder);
-  const RoutingRecord record = recorder.record();
+  const RoutingRecord record = recorder.record(single_job());
   ASSERT_EQ(record.layers.size(), 1U);
   EXPECT_EQ(record.layers[0].load, (std::vector<int64_t>{4, 3, 1}));
   EXPECT_DOUBLE_EQ(record.layers[0].balance_loss, 1.5);
@@ -100,7 +100,7 @@ TEST(RoutingRecord, TheLineHoldsEveryCount) {
   show(recorder, 10, kTwoTokens, 1.5F);
   show(recorder, 9, kTwoTokens, 1.25F);
   end_micro_batch(recorder);
-  const json::Value line = json::parse(recorder.record().json_line(40), "line", ExitCode::kBadData);
+  const json::Value line = json::parse(recorder.record(single_job()).json_line(40), "line", ExitCode::kBadData);
   EXPECT_EQ(line.find("step")->integer, 40);
   const auto& layers = line.find("layers")->items;
   ASSERT_EQ(layers.size(), 2U);
@@ -142,7 +142,7 @@ TEST(RoutingRecord, AgreesWithPlainLoopsOverAStepOfTheTinyModel) {
   ObserverPair pair(nullptr, &recorder);
   recorded.ctx->set_observer(&pair);
   recorded.trainer->step(random_batch(config, 3));
-  const LayerRouting routing = recorder.record().layers.at(0);
+  const LayerRouting routing = recorder.record(single_job()).layers.at(0);
 
   ASSERT_EQ(choices.chosen.size(), 2U * 16 * 2 * 2);
   const int64_t capacity = 2 * (32 / 4);
@@ -175,8 +175,8 @@ TEST(RoutingRecord, APairShowsEverythingToBoth) {
   ObserverPair pair(&first, &second);
   show(pair, 1, kTwoTokens, 1.5F);
   end_micro_batch(pair);
-  EXPECT_EQ(first.record().json_line(1), second.record().json_line(1));
-  EXPECT_EQ(first.record().layers.size(), 1U);
+  EXPECT_EQ(first.record(single_job()).json_line(1), second.record(single_job()).json_line(1));
+  EXPECT_EQ(first.record(single_job()).layers.size(), 1U);
 }
 
 }  // namespace
