@@ -1,0 +1,150 @@
+// Four ranks on the CPU, one of which fails somewhere in a step: the whole job ends, soon, and says who.
+#include "cli/faults/rank_faults.h"
+
+namespace mhmoe::cli {
+namespace {
+
+class RankFaults : public RankFaultsProgram {
+ protected:
+  void SetUp() override {
+#ifndef MHMOE_MPIRUN
+    GTEST_SKIP() << "skipped: MPI's headers or mpirun were not found";
+#endif
+  }
+};
+
+constexpr int kFaulty = 2;
+constexpr double kTimeout = 2;
+
+// The first and the last of what each kind of layer does in the second step, whose validation is in it, and of the
+// parts around layers.
+TEST_F(RankFaults, AnExceptionInAnyLayerEndsTheJobWithItsMessageAndCode) {
+  const std::string arguments = settings("cpu", "");
+  const std::vector<Event> all = events(kFaulty, arguments);
+  int tried = 0;
+  for (const char* what : {"job start",
+                           "op EmbeddingForward",
+                           "op EmbeddingBackward",
+                           "op AttentionForward",
+                           "op AttentionBackward",
+                           "op RouterForward",
+                           "op RouterBackward",
+                           "moe row counts",
+                           "moe dispatch)",
+                           "moe dispatch of gradients",
+                           "op GroupedMatmul",
+                           "op GroupedWeightGrad",
+                           "moe combine)",
+                           "moe combine of gradients",
+                           "op CombineRows",
+                           "op CrossEntropy",
+                           "(gradients)",
+                           "(gradient norm)",
+                           "op AdamUpdate",
+                           "(parameters)"}) {
+    SCOPED_TRACE(what);
+    const std::vector<Event> found = of(all, std::string(what) == "job start" ? 0 : 2, what);
+    ASSERT_FALSE(found.empty());
+    const Event& event = ++tried % 2 == 0 ? found.front() : found.back();
+    expect_end(end_by("throw", kFaulty, event, arguments), 65, kSoon, {"error: rank 2: a planted error"});
+  }
+}
+
+TEST_F(RankFaults, AnExceptionWhileACheckpointIsWrittenEndsTheJob) {
+  const std::string arguments = settings("cpu", "");
+  const std::vector<Event> leader = events(0, arguments);
+  for (const char* what : {"file create", "file rename"}) {
+    SCOPED_TRACE(what);
+    const std::vector<Event> found = of(leader, 2, std::string(what) + " runs/tiny/checkpoints");
+    ASSERT_FALSE(found.empty());
+    expect_end(end_by("throw", 0, found.front(), arguments), 65, kSoon, {"error: rank 0: a planted error"});
+  }
+  const std::vector<Event> sent = of(events(kFaulty, arguments), 2, "job send");
+  ASSERT_FALSE(sent.empty());
+  expect_end(end_by("throw", kFaulty, sent[sent.size() / 2], arguments), 65, kSoon, {"rank 2: a planted error"});
+}
+
+// Every call of one step, in which each rank has one micro-batch.
+TEST_F(RankFaults, ARankThatDiesAtAnyCommunicationOfAStepEndsTheJob) {
+  const std::string arguments = settings("cpu", "--set train.batch_tokens=64");
+  int calls = 0;
+  for (const Event& event : events(kFaulty, arguments)) {
+    if (event.step != 1 || !(event.is_collective() || event.is("job "))) continue;
+    SCOPED_TRACE(event.what);
+    const End end = end_by("kill", kFaulty, event, arguments);
+    EXPECT_EQ(end.outcome.code, 137) << end.outcome.err;
+    EXPECT_LT(end.seconds, kSoon) << end.outcome.err;
+    ++calls;
+  }
+  EXPECT_GE(calls, 12);
+}
+
+TEST_F(RankFaults, ASkippedCollectiveNamesTheRanks) {
+  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=2");
+  const std::vector<Event> all = events(kFaulty, arguments);
+  for (const char* what : {"moe row counts", "moe combine of gradients", "(gradients)", "(parameters)"}) {
+    SCOPED_TRACE(what);
+    const std::vector<Event> found = of(all, 2, what);
+    ASSERT_FALSE(found.empty());
+    const End end = end_by("skip", kFaulty, found.front(), arguments);
+    EXPECT_TRUE(end.outcome.code == 70 || end.outcome.code == 81) << end.outcome.code;
+    expect_end(end, end.outcome.code, kTimeout + kSoon, {"rank 2"});
+  }
+}
+
+TEST_F(RankFaults, AStoppedRankIsNamedAndTheRecordOfAllIsInTheRunsFolder) {
+  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=2");
+  const std::vector<Event> all = events(kFaulty, arguments);
+  for (const char* what : {"op RouterForward", "(gradients)", "op AdamUpdate"}) {
+    SCOPED_TRACE(what);
+    const End end = end_by("stop", kFaulty, of(all, 2, what).back(), arguments);
+    expect_end(end, 81, kTimeout + kSoon, {"step 2", "rank 2", "stands still", "runs/tiny/flight.log"});
+    const std::string record = read_text(folder_ / "runs/tiny/flight.log");
+    EXPECT_NE(record.find("rank 2: last seen in step 2"), std::string::npos) << record;
+    EXPECT_NE(record.find("(layers.1.moe dispatch)"), std::string::npos) << record;
+  }
+}
+
+// As if there were two machines: ranks of the other are known by its file alone.
+TEST_F(RankFaults, AStoppedRankOfAnotherNodeIsNamedByItsNodesFile) {
+  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=2 --set parallel.ranks_per_node=2");
+  const std::vector<Event> all = events(kFaulty, arguments);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/tiny/heartbeats")) << "a run that ended well keeps none";
+  const End dispatch = end_by("stop", kFaulty, of(all, 2, "(gradients)").front(), arguments);
+  expect_end(dispatch, 81, kTimeout + kSoon, {"rank 2 did not arrive: last seen in step 2", "stands still"});
+  const End leader_of_node = end_by("stop", kFaulty, of(all, 2, "(statistics)").front(), arguments);
+  expect_end(leader_of_node, 81, kTimeout + kSoon, {"rank 0: step 2", "rank 2 did not arrive", "says node 1"});
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "runs/tiny/heartbeats/node-0001"));
+}
+
+TEST_F(RankFaults, AFlippedBitInFlightNamesStepLayerSenderAndReceiver) {
+  const std::string arguments = settings("cpu", "--set parallel.verify_transfers=true");
+  const std::vector<Event> all = events(kFaulty, arguments);
+  const std::vector<Event> sent = of(all, 2, "moe dispatch)"), back = of(all, 2, "moe combine of gradients)");
+  ASSERT_FALSE(sent.empty() || back.empty());
+  // The last of the step is in its validation.
+  for (const Event& event : {back.front(), sent.back()}) {
+    const End end = end_by("flip", kFaulty, event, arguments);
+    expect_end(end, 82, kSoon,
+               {"rank 2: step 2: [layers.1.moe ", event.is("dispatch") ? "dispatch]" : "combine of gradients]",
+                "reached rank 2 changed"});
+  }
+}
+
+// Signals that come before MPI is there, while it starts, and at chance events before the second step.
+TEST_F(RankFaults, AnEarlySignalIsNotedAndTheRunStopsSaved) {
+  const std::string arguments = settings("cpu", "");
+  const std::vector<Event> all = events(kFaulty, arguments);
+  std::vector<Event> early = {of(all, 0, "job start").at(0), of(all, 0, "job started").at(0)};
+  const auto second = static_cast<size_t>(of(all, 2, "").front().number - 1);
+  for (const size_t chance : {83u, 1031u, 50021u}) early.push_back(all[chance % second]);
+  for (const Event& event : early) {
+    SCOPED_TRACE(event.what);
+    const End end = end_by("signal", kFaulty, event, arguments);
+    EXPECT_EQ(end.outcome.code, 75) << end.outcome.err;
+    EXPECT_NE(end.outcome.err.find("stopped by SIGUSR1 after step 1 of 3"), std::string::npos) << end.outcome.err;
+  }
+}
+
+}  // namespace
+}  // namespace mhmoe::cli
