@@ -54,7 +54,8 @@ class RankFaultsProgram : public RanksProgram {
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     std::vector<Event> all;
     for (const std::string& line : lines_of(read_text(folder_ / "events.txt"))) {
-      Event event{.number = static_cast<int64_t>(all.size()) + 1};
+      Event event;
+      event.number = static_cast<int64_t>(all.size()) + 1;
       std::istringstream text(line);
       text >> event.step;
       std::getline(text >> std::ws, event.what);
