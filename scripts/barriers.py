@@ -10,7 +10,8 @@ STATEMENTS = re.compile(
     r"\b__sync(?:threads|warp)\([^()]*\);"
     r"|\bcp_async_(?:commit\(\)|wait<[^<>]*>\(\));"
     r"|\bMHMOE_CUDA_CHECK\(cuda(?:StreamWaitEvent|EventRecord|EventSynchronize|StreamSynchronize)\([^;]*\)\);"
-    r"|\bctx_\.wait\([^;]*\);"
+    r"|\b(?:ctx_|peers_)\.wait\([^;]*\);"
+    r"|\bpeers_\.check\(\);|(?<![\w.])check\(\);"
     r"|(?<=\{)cudaStreamSynchronize\([^;,{}]*\), "
     r"|(?<![\w.])synchronize\(\);", re.DOTALL)
 # The emulator's twins of these files are compiled instead (tests/cuda/shadow).
