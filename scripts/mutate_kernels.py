@@ -223,7 +223,8 @@ def run_all(mutants, args):
     deadline = time.monotonic() + 60 * args.minutes
     build = Path(args.build).resolve()
     # Without NCCL's header or MPI there is no program of several ranks.
-    outcomes = run(mutants, args, build, [m for m in MODES if not m.ranks or (build / m.program).exists()], deadline)
+    modes = [m for m in MODES if args.by in m.name and (not m.ranks or (build / m.program).exists())]
+    outcomes = run(mutants, args, build, modes, deadline)
     survivors = [mutant for mutant, caught in outcomes.items() if caught is None]
     if survivors and args.races:
         outcomes |= run(survivors, args, Path(args.races).resolve(), RACE_MODES, deadline)
@@ -256,6 +257,7 @@ def main():
     parser.add_argument("--races", metavar="BUILD", help="a build folder by clang with ThreadSanitizer")
     parser.add_argument("--changed-since", metavar="COMMIT", help="only mutants of files that changed")
     parser.add_argument("--only", default="", metavar="TEXT,TEXT", help="only mutants with one of these in the name")
+    parser.add_argument("--by", default="", metavar="TEXT", help="only tests with this in the name of their kind")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--table", metavar="FILE", help="the outcome as a Markdown table")

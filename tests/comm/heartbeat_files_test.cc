@@ -8,8 +8,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "comm/watchdog_report.h"
+#include "core/error.h"
 
 namespace mhmoe::comm {
 namespace {
