@@ -1,9 +1,10 @@
 // Starts the program with a fault as several ranks, and looks at how the whole job ends.
 #pragma once
 
+#include <atomic>
 #include <chrono>
-#include <set>
 #include <sstream>
+#include <thread>
 
 #include "cli/emulated_program.h"
 
@@ -21,7 +22,7 @@ struct Event {
 // How a job with a fault ended.
 struct End {
   Outcome outcome;
-  double seconds = 0;               // from the fault on
+  double seconds = 0;               // from the fault on, those alone in which this process was awake
   std::vector<std::string> errors;  // lines "error: ..."
 };
 
@@ -68,13 +69,19 @@ class RankFaultsProgram : public RanksProgram {
   End end_by(const std::string& fault, int rank, const Event& event, const std::string& arguments, int ranks = kRanks,
              const std::string& environment = "") const {
     End end;
+    std::atomic<bool> running{true};
+    std::thread clock([&] {
+      constexpr std::chrono::milliseconds kTick(20);
+      while (running) {
+        std::this_thread::sleep_for(kTick);
+        if (std::filesystem::exists(folder_ / "faulted")) end.seconds += std::chrono::duration<double>(kTick).count();
+      }
+    });
     end.outcome = run_faulty(fmt::format("FAULT_RANK={} FAULT='{} {}' {}", rank, fault, event.number, environment),
                              arguments, ranks);
-    const auto now = std::filesystem::file_time_type::clock::now();
-    std::error_code never;
-    const auto begun = std::filesystem::last_write_time(folder_ / "faulted", never);
-    EXPECT_FALSE(never) << "the fault did not happen: " << end.outcome.err;
-    end.seconds = std::chrono::duration<double>(now - begun).count();
+    running = false;
+    clock.join();
+    EXPECT_GT(end.seconds, 0) << "the fault did not happen: " << end.outcome.err;
     for (const std::string& line : lines_of(end.outcome.err)) {
       if (line.starts_with("error: ")) end.errors.push_back(line);
     }

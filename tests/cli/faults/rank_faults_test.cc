@@ -39,17 +39,17 @@ TEST_F(RankFaults, AnExceptionInAnyLayerEndsTheJobWithItsMessageAndCode) {
 TEST_F(RankFaults, AnExceptionWhileACheckpointIsWrittenEndsTheJob) {
   const std::string arguments = settings("cpu", "--set checkpoint.max_failed_saves=1");
   const std::vector<Event> leader = events(0, arguments), other = events(kFaulty, arguments);
-  const auto fails = [&](int rank, const std::vector<Event>& found) {
+  const auto fails = [&](int code, int rank, const std::vector<Event>& found) {
     ASSERT_FALSE(found.empty());
     const Event& event = found[found.size() / 2];
     SCOPED_TRACE(event.what);
-    expect_end(end_by("throw", rank, event, arguments), 65, kSoon,
+    expect_end(end_by("throw", rank, event, arguments), code, kSoon,
                {fmt::format("error: rank {}: ", rank), "a planted error"});
   };
-  fails(0, of(leader, 2, "file create runs/tiny/checkpoints"));
-  fails(0, of(leader, 2, "file rename runs/tiny/checkpoints"));
-  fails(0, of(leader, 2, "job receive"));
-  fails(kFaulty, of(other, 2, "job send"));
+  fails(74, 0, of(leader, 2, "file create runs/tiny/checkpoints"));
+  fails(74, 0, of(leader, 2, "file rename runs/tiny/checkpoints"));
+  fails(65, 0, of(leader, 2, "job receive"));
+  fails(65, kFaulty, of(other, 2, "job send"));
 }
 
 // Every call of one step, in which each rank has one micro-batch.
