@@ -10,8 +10,8 @@ STATEMENTS = re.compile(
     r"\b__sync(?:threads|warp)\([^()]*\);"
     r"|\bcp_async_(?:commit\(\)|wait<[^<>]*>\(\));"
     r"|\bMHMOE_CUDA_CHECK\(cuda(?:StreamWaitEvent|EventRecord|EventSynchronize|StreamSynchronize)\([^;]*\)\);"
-    r"|\b(?:ctx_|peers_)\.wait\([^;]*\);"
-    r"|\bpeers_\.check\(\);|(?<![\w.])check\(\);"
+    r"|\bctx_\.wait\([^;]*\);"
+    r"|\bpeers_\.(?:wait\(stream_\)|check\(\));|(?<![\w.])check\(\);"
     r"|(?<=\{)cudaStreamSynchronize\([^;,{}]*\), "
     r"|(?<![\w.])synchronize\(\);", re.DOTALL)
 # The emulator's twins of these files are compiled instead (tests/cuda/shadow).

@@ -43,7 +43,6 @@ class RankFaultsProgram : public RanksProgram {
 
   Outcome run_faulty(const std::string& environment, const std::string& arguments, int ranks = kRanks) const {
     std::filesystem::remove_all(folder_ / "runs");
-    std::filesystem::remove(folder_ / "faulted");
     const auto driver = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "faulty_mhmoe";
     return run_shell(fmt::format("export OMP_NUM_THREADS=1 {}; exec timeout 100 {} -np {} {} {}", environment, mpirun(),
                                  ranks, driver.string(), arguments));
@@ -69,6 +68,7 @@ class RankFaultsProgram : public RanksProgram {
   End end_by(const std::string& fault, int rank, const Event& event, const std::string& arguments, int ranks = kRanks,
              const std::string& environment = "") const {
     End end;
+    std::filesystem::remove(folder_ / "faulted");
     std::atomic<bool> running{true};
     std::thread clock([&] {
       constexpr std::chrono::milliseconds kTick(20);
