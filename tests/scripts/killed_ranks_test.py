@@ -79,6 +79,8 @@ def end_of(launcher, pids, outcomes):
 
 def kill_one(launcher, rank, after, outcomes):
     """Whether there was still someone to kill; the job must then end."""
+    while rank not in pids_of_ranks(launcher) and launcher.poll() is None:
+        time.sleep(0.01)
     end = time.monotonic() + after
     while time.monotonic() < end and launcher.poll() is None:
         time.sleep(min(0.01, after))
