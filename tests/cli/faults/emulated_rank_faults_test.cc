@@ -7,7 +7,7 @@ namespace {
 class EmulatedRankFaults : public RankFaultsProgram {
  protected:
   static constexpr int kFaulty = 2;
-  static constexpr double kTimeout = 2;
+  static constexpr double kTimeout = 6;  // enough to start in, on a busy machine too
 
   // Work on streams as late as permitted.
   static constexpr const char* kStreams = "EMULATOR_STREAMS=deferred:7";
@@ -26,7 +26,7 @@ TEST_F(EmulatedRankFaults, AnExceptionEndsTheJobWithItsMessageAndCode) {
 }
 
 TEST_F(EmulatedRankFaults, OthersEndToo) {
-  const std::string arguments = settings("emulated", "--set parallel.timeout_seconds=2");
+  const std::string arguments = settings("emulated", "--set parallel.timeout_seconds=6");
   const std::vector<Event> all = events(kFaulty, arguments);
   const Event dispatch = of(all, 2, "moe dispatch)").front(), gradients = of(all, 2, "(gradients)").front();
   const End killed = end_by("kill", kFaulty, dispatch, arguments, kRanks, kStreams);

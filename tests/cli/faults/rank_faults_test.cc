@@ -14,7 +14,7 @@ class RankFaults : public RankFaultsProgram {
 };
 
 constexpr int kFaulty = 2;
-constexpr double kTimeout = 2;
+constexpr double kTimeout = 3;
 
 // In the second step, whose validation is its last part.
 TEST_F(RankFaults, AnExceptionInAnyLayerEndsTheJobWithItsMessageAndCode) {
@@ -68,7 +68,7 @@ TEST_F(RankFaults, ARankThatDiesAtAnyCommunicationOfAStepEndsTheJob) {
 }
 
 TEST_F(RankFaults, ASkippedCollectiveNamesTheRanks) {
-  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=2");
+  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=3");
   const std::vector<Event> all = events(kFaulty, arguments);
   for (const char* what : {"moe row counts", "moe combine of gradients", "(gradients)"}) {
     SCOPED_TRACE(what);
@@ -81,7 +81,7 @@ TEST_F(RankFaults, ASkippedCollectiveNamesTheRanks) {
 }
 
 TEST_F(RankFaults, AStoppedRankIsNamedAndTheRecordOfAllIsInTheRunsFolder) {
-  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=2");
+  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=3");
   const std::vector<Event> all = events(kFaulty, arguments);
   for (const char* what : {"op RouterForward", "(gradients)"}) {
     SCOPED_TRACE(what);
@@ -95,11 +95,11 @@ TEST_F(RankFaults, AStoppedRankIsNamedAndTheRecordOfAllIsInTheRunsFolder) {
 
 // As if there were two machines: ranks of the other are known by its file alone.
 TEST_F(RankFaults, AStoppedRankOfAnotherNodeIsNamedByItsNodesFile) {
-  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=2 --set parallel.ranks_per_node=2");
+  const std::string arguments = settings("cpu", "--set parallel.timeout_seconds=3 --set parallel.ranks_per_node=2");
   const std::vector<Event> all = events(kFaulty, arguments);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/tiny/heartbeats")) << "a run that ended well keeps none";
-  const End dispatch = end_by("stop", kFaulty, of(all, 2, "(gradients)").front(), arguments);
-  expect_end(dispatch, 81, kTimeout + kSoon, {"rank 2 did not arrive: last seen in step 2", "stands still"});
+  const End other_node = end_by("stop", kFaulty, of(all, 2, "(gradients)").front(), arguments);
+  expect_end(other_node, 81, kTimeout + kSoon, {"rank 2 did not arrive: last seen in step 2", "stands still"});
   const End leader_of_node = end_by("stop", kFaulty, of(all, 2, "(statistics)").front(), arguments);
   expect_end(leader_of_node, 81, kTimeout + kSoon, {"rank 0: step 2", "rank 2 did not arrive", "says node 1"});
   EXPECT_TRUE(std::filesystem::exists(folder_ / "runs/tiny/heartbeats/node-0001"));
