@@ -11,6 +11,7 @@ STATEMENTS = re.compile(
     r"|\bcp_async_(?:commit\(\)|wait<[^<>]*>\(\));"
     r"|\bMHMOE_CUDA_CHECK\(cuda(?:StreamWaitEvent|EventRecord|EventSynchronize|StreamSynchronize)\([^;]*\)\);"
     r"|\bctx_\.wait\([^;]*\);"
+    r"|\bpeers_\.(?:wait\(stream_\)|check\(\));|(?<![\w.])check\(\);"
     r"|(?<=\{)cudaStreamSynchronize\([^;,{}]*\), "
     r"|(?<![\w.])synchronize\(\);", re.DOTALL)
 # The emulator's twins of these files are compiled instead (tests/cuda/shadow).

@@ -11,6 +11,7 @@ set -euo pipefail
 
 readonly kRequeue=75 kUsage=64 kEndedByUsr1=138
 readonly kAgainSeconds=5     # a signal that arrives while mpirun starts its processes is lost, so it is sent again
+readonly kLookSeconds=10     # three looks in a row at ranks that nobody has looked after mean that mpirun hangs
 readonly kSameMilliseconds=500  # launchers signal a process and then its group: within this time it is one request
 
 usage() {
@@ -27,12 +28,36 @@ case ${1-} in
   "" | -*) usage ;;
 esac
 
-child="" asking="" interrupted=no stopped_at="" by_hand=no
+child="" asking="" watching="" interrupted=no stopped_at="" by_hand=no
 
 milliseconds() { echo $(($(date +%s%N) / 1000000)); }
 
 keep_asking() {
   while kill -USR1 "$child" 2>/dev/null; do sleep $kAgainSeconds; done
+}
+
+# Whether all processes that the command started have ended, and it has not asked how.
+left_alone() {
+  local tasks pid state any=no
+  tasks=$(cat /proc/"$child"/task/*/children 2>/dev/null) || return 1
+  for pid in $tasks; do
+    state=$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) || return 1
+    [ "${state%% *}" = Z ] || return 1
+    any=yes
+  done
+  [ $any = yes ]
+}
+
+# Open MPI 4.1 sometimes waits for ever for a lock of its own when a rank has died: nobody would ever know.
+end_if_it_hangs() {
+  local looks=0
+  while sleep $kLookSeconds && kill -0 "$child" 2>/dev/null; do
+    left_alone && looks=$((looks + 1)) || looks=0
+    [ $looks -lt 3 ] && continue
+    echo "error: ${1##*/} hangs though all that it started has ended: it is killed" >&2
+    kill -KILL "$child"
+    return
+  done
 }
 
 ask() {
@@ -65,6 +90,9 @@ trap ask_or_end TERM INT HUP
 set -m
 "$@" &
 child=$!
+end_if_it_hangs "$1" &
+watching=$!
+disown "$watching"
 [ $interrupted = no ] || ask
 
 code=0
@@ -74,6 +102,7 @@ while :; do
   [ $interrupted = yes ] || break
 done
 trap '' USR1 TERM INT HUP
+kill -- "-$watching" 2>/dev/null || true
 if [ -n "$asking" ]; then
   kill -- "-$asking" 2>/dev/null || true
   # Ended by the signal before it could note it: nothing was computed that a checkpoint does not have.

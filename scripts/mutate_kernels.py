@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Deletes barriers and waits of the CUDA backend one by one; the emulator's tests must notice each time.
+"""Deletes barriers, waits and looks at peers of the CUDA backend one by one; the emulator's tests must notice.
 
 usage: mutate_kernels.py BUILD [options]; --help lists them
 
@@ -29,8 +29,13 @@ CPU_S, WALL_S = 120, 1800  # a hang is told by CPU time, so that a busy machine 
 # Suites are found by the source's name, those of headers by who includes them; these sources' have other names.
 SUITES = {"assign_slots": "routing", "partials": "matmul", "cublas": "matmul", "context": "module"}
 
-# everything: run all suites, not only those of the mutant's file.
-Mode = namedtuple("Mode", "name program environment everything", defaults=[False])
+# everything: run all suites, not only those of the mutant's file. ranks: of the program, which tries mutants of SHARED
+# alone, all of its tests at once.
+Mode = namedtuple("Mode", "name program environment everything ranks", defaults=[False, 0])
+# What only several ranks can notice.
+SHARED = ("src/cuda/nccl_communicator.cc", "src/cuda/peers.cc")
+MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--mca", "btl_vader_single_copy_mechanism", "none", "-np"]
+RANKS_WALL_S = 240  # ranks wait for each other in sleep: no CPU time tells of it
 
 MODES = [
     Mode("own tests", "test_cuda", {}),
@@ -38,6 +43,7 @@ MODES = [
     Mode("own tests, copies done at issue", "test_cuda", {"EMULATOR_CP_ASYNC": "issue"}),
     Mode("own tests of the op, reversed order", "test_ops", {"EMULATOR_ORDER": "reversed"}),
     Mode("all tests, streams as late as permitted", "test_cuda", {"EMULATOR_STREAMS": "deferred:1"}, everything=True),
+    Mode("tests of four ranks", "test_nccl_communicator", {}, everything=True, ranks=4),
 ]
 RACE_MODES = [Mode("race detector", "test_cuda", {"TSAN_OPTIONS": "halt_on_error=1:report_bugs=1"})]
 
@@ -60,6 +66,7 @@ class Scratch:
         self.listed = {}
         for program in {mode.program for mode in modes}:
             shutil.copy2(build / program, folder)
+        for program in {mode.program for mode in modes if not mode.ranks}:
             command = [build / program, "--gtest_list_tests"]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             self.listed[program] = [line.strip(".") for line in out.split("\n") if line.endswith(".")]
@@ -125,18 +132,21 @@ class Scratch:
         environment = dict(os.environ, OMP_NUM_THREADS="1", **mode.environment)
         if mode.program == "test_ops":
             environment["MHMOE_TEST_DEVICE"] = "emulated"
-        command = ["bash", "-c", f'ulimit -t {CPU_S} && exec "$@"', "-", self.folder / mode.program,
-                   f"--gtest_filter={suites}", "--gtest_fail_fast"]
+        launcher = [*MPIRUN, str(mode.ranks)] if mode.ranks else []
+        command = ["bash", "-c", f'ulimit -t {CPU_S} && exec "$@"', "-", *launcher, self.folder / mode.program,
+                   f"--gtest_filter={suites}", *([] if mode.ranks else ["--gtest_fail_fast"])]
         try:
             done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                  timeout=WALL_S)
+                                  timeout=RANKS_WALL_S if mode.ranks else WALL_S)
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0
 
-    def try_modes(self, clean, user):
+    def try_modes(self, clean, user, shared):
         """The first mode that notices; with `user`, those that run its own suites, else those that run all."""
         for mode in self.modes:
+            if mode.ranks and not shared:
+                continue
             suites = "*" if user is None else self.suites(mode.program, user)
             if mode.everything == (user is None) and suites and not self.passes(mode, suites):
                 clean.expect_pass(mode, suites)
@@ -154,9 +164,9 @@ class Scratch:
             for user in barriers.users_of(mutant.file):
                 if not (self.compile(mutant, user) and self.link()):
                     return "compiler"
-                if caught := self.try_modes(clean, user):
+                if caught := self.try_modes(clean, user, False):
                     return caught
-            return self.try_modes(clean, None)
+            return self.try_modes(clean, None, mutant.file in SHARED)
         finally:
             changed.unlink()
 
@@ -211,7 +221,10 @@ def run_all(mutants, args):
     if not mutants:
         return {}
     deadline = time.monotonic() + 60 * args.minutes
-    outcomes = run(mutants, args, Path(args.build).resolve(), MODES, deadline)
+    build = Path(args.build).resolve()
+    # Without NCCL's header or MPI there is no program of several ranks.
+    modes = [m for m in MODES if args.by in m.name and (not m.ranks or (build / m.program).exists())]
+    outcomes = run(mutants, args, build, modes, deadline)
     survivors = [mutant for mutant, caught in outcomes.items() if caught is None]
     if survivors and args.races:
         outcomes |= run(survivors, args, Path(args.races).resolve(), RACE_MODES, deadline)
@@ -244,6 +257,7 @@ def main():
     parser.add_argument("--races", metavar="BUILD", help="a build folder by clang with ThreadSanitizer")
     parser.add_argument("--changed-since", metavar="COMMIT", help="only mutants of files that changed")
     parser.add_argument("--only", default="", metavar="TEXT,TEXT", help="only mutants with one of these in the name")
+    parser.add_argument("--by", default="", metavar="TEXT", help="only tests with this in the name of their kind")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--table", metavar="FILE", help="the outcome as a Markdown table")

@@ -5,9 +5,18 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "cli/common_options.h"
+#include "comm/job.h"
+
 namespace mhmoe::cli {
 
-void add_train_command(CLI::App& app);
+// What tests put others in for, to plant faults.
+struct Surroundings {
+  Job& (*job)() = comm::job;
+  const Backend& (*open_device)(const DeviceOptions&) = cli::open_device;
+};
+
+void add_train_command(CLI::App& app, const Surroundings& surroundings = {});
 void add_suite_command(CLI::App& app);
 void add_evaluate_command(CLI::App& app);
 void add_generate_command(CLI::App& app);

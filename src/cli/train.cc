@@ -2,14 +2,13 @@
 #include <memory>
 
 #include "cli/commands.h"
-#include "cli/common_options.h"
 #include "cli/score_table.h"
-#include "comm/job.h"
 #include "core/json.h"
 #include "train/config.h"
 #include "train/console.h"
 #include "train/run.h"
 #include "train/run_folder.h"
+#include "train/stop_signals.h"
 
 namespace mhmoe::cli {
 namespace {
@@ -29,24 +28,24 @@ void print_summary(const train::RunSummary& summary) {
   fmt::print("; model in {}\n", summary.checkpoint);
 }
 
-void run_train(const TrainOptions& options) {
+void run_train(const TrainOptions& options, const Surroundings& surroundings) {
   std::vector<std::string> overrides = options.overrides;
   if (!options.output_dir.empty()) overrides.push_back("output_dir=" + json::quote(options.output_dir));
-  Job& job = comm::job();
+  const train::StopSignals signals;  // MPI takes a second to start
+  Job& job = surroundings.job();
   train::RunConfig config;
   comm::agree_after(job, [&] { config = train::load_config(options.file, overrides); });
   train::RunOptions run = options.run;
   run.job = &job;
   comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
-                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds),
-                       .flight_file = {}});
-  const train::RunSummary summary = train::run_training(open_device(options.device), config, run);
+                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds)});
+  const train::RunSummary summary = train::run_training(surroundings.open_device(options.device), config, run);
   if (job.rank() == 0) print_summary(summary);
 }
 
 }  // namespace
 
-void add_train_command(CLI::App& app) {
+void add_train_command(CLI::App& app, const Surroundings& surroundings) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "Train a model and leave a run folder");
   command->footer(
@@ -71,7 +70,7 @@ void add_train_command(CLI::App& app) {
   command->add_option("--dump-step", options->run.dump_step, "the step that --dump writes")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command->callback([options] { run_train(*options); });
+  command->callback([options, surroundings] { run_train(*options, surroundings); });
 }
 
 }  // namespace mhmoe::cli

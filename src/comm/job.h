@@ -20,7 +20,6 @@ std::string mpi_version();
 struct JobSettings {
   int ranks_per_node = 0;  // 0: as MPI says; else consecutive ranks are nodes, and it divides their number
   double timeout_seconds = 600;
-  std::string flight_file = {};  // what ranks did last, when the watchdog ends the job; empty: standard error
 };
 
 // All ranks with the same settings, before communicators are made. Throws Error(kConfig).

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <map>
 #include <numeric>
+#include <random>
 #include <thread>
 
 #include "comm/mpi_check.h"
@@ -147,8 +148,8 @@ class MpiJob final : public RanksJob {
 
   void configure(const JobSettings& settings) override {
     watchdog_.set_timeout(settings.timeout_seconds);
-    watchdog_.set_flight_file(settings.flight_file);
     if (settings.ranks_per_node != 0) divide_into_nodes(settings.ranks_per_node);
+    watchdog_.set_nodes(agree_on_name(), node_of_rank_);
   }
   void finish() override {
     watched("finish", 0, [] { check_mpi(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier"); });
@@ -200,6 +201,7 @@ class MpiJob final : public RanksJob {
     std::map<int, int> numbers;
     for (const int rank : lowest) numbers.emplace(rank, 0);
     for (auto& [rank, number] : numbers) number = nodes_++;
+    for (const int rank : lowest) node_of_rank_.push_back(numbers[rank]);
     node_ = numbers[place_.machine.front()];
     ranks_here_ = static_cast<int>(place_.machine.size());
     local_rank_ = static_cast<int>(std::lower_bound(place_.machine.begin(), place_.machine.end(), place_.rank) -
@@ -214,11 +216,20 @@ class MpiJob final : public RanksJob {
     nodes_ = place_.size / ranks;
     node_ = place_.rank / ranks;
     local_rank_ = place_.rank % ranks;
+    for (int rank = 0; rank < place_.size; ++rank) node_of_rank_[static_cast<size_t>(rank)] = rank / ranks;
+  }
+  // A number for this job that no other has had.
+  uint64_t agree_on_name() {
+    std::random_device random;
+    uint64_t name = uint64_t{random()} << 32 | random();
+    broadcast(&name, sizeof(name), 0);
+    return name;
   }
 
   Place place_;
   std::vector<int> world_;
   Watchdog watchdog_;
+  std::vector<int> node_of_rank_;
   int local_rank_ = 0, ranks_here_ = 1, node_ = 0, nodes_ = 0;
 };
 

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <future>
+#include <memory>
+#include <set>
 
-#include "comm/watchdog_report.h"
 #include "core/hash.h"
 #include "core/log.h"
 
@@ -16,12 +18,33 @@ namespace {
 constexpr std::chrono::milliseconds kBeat(100);
 // For the first to speak, so that others say nothing.
 constexpr std::chrono::milliseconds kGraceOfOthers(500);
+// A shared file system may hang too: what is read of it, and all that is said, has its time.
+constexpr std::chrono::milliseconds kLongestRead(1000), kLongestReport(3000);
+// Of the timeout, between two writings of a node's file, within limits.
+constexpr double kFilesInTimeout = 20, kShortestPeriod = 0.1, kLongestPeriod = 10;
+// So much older than its period a file is of ranks that are stopped or dead; seconds, for clocks that differ.
+constexpr double kOldPeriods = 3, kOldSeconds = 2;
 constexpr double kSlowSeconds = 1, kSlowRatio = 10;
 constexpr int kTimesSlow = 3;  // once may be a file that only one rank writes
 
 template <size_t N>
 void set_text(std::array<char, N>& out, std::string_view text) {
   std::copy_n(text.begin(), std::min(N, text.size()), out.begin());
+}
+
+// Whether the work came to its end in time; else it may go on as long as the process lives.
+bool done_within(std::chrono::milliseconds limit, std::function<void()> work) {
+  auto done = std::make_shared<std::promise<void>>();
+  std::future<void> ended = done->get_future();
+  std::thread([done, work = std::move(work)] {
+    try {
+      work();
+    } catch (const std::exception& error) {
+      log::error("{}", error.what());
+    }
+    done->set_value();
+  }).detach();
+  return ended.wait_for(limit) == std::future_status::ready;
 }
 
 }  // namespace
@@ -51,9 +74,24 @@ void Watchdog::set_timeout(double seconds) {
   timeout_seconds_ = seconds;
 }
 
-void Watchdog::set_flight_file(const std::string& path) {
+void Watchdog::set_nodes(uint64_t job, std::vector<int> nodes) {
   const std::lock_guard lock(mutex_);
-  flight_file_ = path;
+  job_ = job;
+  nodes_ = std::move(nodes);
+}
+
+void Watchdog::set_folder(const std::string& folder) {
+  heartbeats_.reset();
+  const std::lock_guard lock(mutex_);
+  folder_ = folder;
+  if (nodes_.empty() || *std::ranges::max_element(nodes_) == 0) return;
+  HeartbeatFiles::Node node{.job = job_, .number = nodes_[static_cast<size_t>(rank_)], .ranks = {}, .rank = rank_};
+  for (size_t i = 0; i < machine_.size(); ++i) {
+    if (nodes_[static_cast<size_t>(machine_[i])] != node.number) continue;
+    node.ranks.emplace_back(machine_[i], &board_.of(static_cast<int>(i)));
+  }
+  heartbeats_.emplace(heartbeat_folder(), std::move(node),
+                      std::clamp(timeout_seconds_ / kFilesInTimeout, kShortestPeriod, kLongestPeriod));
 }
 
 void Watchdog::on_timeout(void (*give_up)(void*), void* argument) {
@@ -67,7 +105,8 @@ void Watchdog::set_step(int64_t step) {
 }
 
 int Watchdog::local_rank_of(int rank) const {
-  return Machine{board_, machine_}.find(rank);
+  const auto at = std::ranges::find(machine_, rank);
+  return at == machine_.end() ? -1 : static_cast<int>(at - machine_.begin());
 }
 
 void Watchdog::enter(std::span<const int> group, std::string_view kind, int64_t bytes, std::string_view purpose) {
@@ -184,25 +223,15 @@ bool Watchdog::speaks_first(const Operation& operation) const {
 }
 
 void Watchdog::time_out() {
-  const Machine machine{board_, machine_};
   const int64_t index = mine_.waiting_for, since = mine_.waiting_since;
-  const bool of_device = index == RankBoard::kDeviceWait;
-  const std::optional<Operation> operation =
-      of_device ? mine_.last() : mine_.operations[static_cast<size_t>(index % RankBoard::kOperations)].load();
   if (since == 0) return;
+  const std::optional<Operation> operation =
+      index == RankBoard::kDeviceWait ? mine_.last()
+                                      : mine_.operations[static_cast<size_t>(index % RankBoard::kOperations)].load();
   if (operation && !speaks_first(*operation)) std::this_thread::sleep_for(kGraceOfOthers);
   if (claim_report()) {
-    const std::string seconds = fmt::format("has not finished in {:.1f} s", seconds_of(now() - since));
-    std::string text = fmt::format("rank {}: step {}: ", rank_, mine_.step.load());
-    if (of_device) {
-      text += fmt::format("the device {} (last given: {}); {}", seconds, operation ? operation->name() : "nothing",
-                          describe_behind(machine, local_rank_));
-    } else if (operation) {
-      text += fmt::format("{} {}; {}", operation->name(), seconds,
-                          describe_missing(machine, *operation, ranks_of(*operation)));
-    }
-    log::error("{} (parallel.timeout_seconds)", text);
-    write_flight();
+    const double seconds = seconds_of(now() - since);
+    done_within(kLongestReport, [=, this] { report(index == RankBoard::kDeviceWait, operation, seconds); });
   }
   end_job_(ExitCode::kPeerLost, [this] {
     const std::lock_guard lock(mutex_);
@@ -210,9 +239,55 @@ void Watchdog::time_out() {
   });
 }
 
-void Watchdog::write_flight() const {
-  const std::string record = flight_record({board_, machine_});
-  std::FILE* file = flight_file_.empty() ? stderr : std::fopen(flight_file_.c_str(), "ae");
+void Watchdog::report(bool of_device, const std::optional<Operation>& operation, double waited) {
+  const SeenRanks seen = seen_ranks();
+  const std::string seconds = fmt::format("has not finished in {:.1f} s", waited);
+  std::string text = fmt::format("rank {}: step {}: ", rank_, mine_.step.load());
+  if (of_device) {
+    text += fmt::format("the device {} (last given: {}); {}", seconds, operation ? operation->name() : "nothing",
+                        describe_behind(seen, rank_));
+  } else if (operation) {
+    text +=
+        fmt::format("{} {}; {}", operation->name(), seconds, describe_missing(seen, *operation, ranks_of(*operation)));
+  }
+  std::string file;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!folder_.empty()) file = folder_ + "/flight.log";
+  }
+  log::error("{} (parallel.timeout_seconds){}", text, file.empty() ? "" : "; what ranks did before: " + file);
+  write_flight(seen, file);
+}
+
+// Those of this node by their boards, others by what their nodes have written.
+SeenRanks Watchdog::seen_ranks() {
+  SeenRanks seen;
+  const std::lock_guard lock(mutex_);
+  const auto node_of = [this](int rank) { return nodes_.empty() ? 0 : nodes_[static_cast<size_t>(rank)]; };
+  std::set<int> others(nodes_.begin(), nodes_.end());
+  others.erase(node_of(rank_));
+  for (size_t i = 0; i < machine_.size(); ++i) {
+    if (node_of(machine_[i]) != node_of(rank_)) continue;
+    // The board outlives it.
+    seen[machine_[i]].board = {std::shared_ptr<const void>(), &board_.of(static_cast<int>(i))};
+  }
+  if (folder_.empty() || others.empty()) return seen;
+  const auto read = std::make_shared<SeenRanks>();
+  const bool done = done_within(kLongestRead, [read, others, job = job_, folder = heartbeat_folder()] {
+    for (const int number : others) {
+      const std::optional<SeenNode> node = read_node(folder, job, number);
+      if (!node) continue;
+      const bool old = node->age > kOldPeriods * node->period + kOldSeconds;
+      for (const auto& [rank, board] : node->ranks) (*read)[rank] = {board, number, node->age, old};
+    }
+  });
+  if (done) seen.insert(read->begin(), read->end());
+  return seen;
+}
+
+void Watchdog::write_flight(const SeenRanks& seen, const std::string& path) {
+  const std::string record = flight_record(seen);
+  std::FILE* file = path.empty() ? stderr : std::fopen(path.c_str(), "ae");
   if (file == nullptr) file = stderr;
   std::fwrite(record.data(), 1, record.size(), file);
   std::fflush(file);

@@ -5,12 +5,15 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "comm/board.h"
+#include "comm/heartbeat_files.h"
+#include "comm/watchdog_report.h"
 #include "device/job.h"
 
 namespace mhmoe::comm {
@@ -25,14 +28,16 @@ class Watchdog final : public Monitor {
   ~Watchdog() override;
 
   void set_timeout(double seconds);
-  // Appended to when the job is ended; empty: standard error.
-  void set_flight_file(const std::string& path);
+  // Before set_folder(). job: names it, alike on all ranks; nodes: of every rank. Ranks of other nodes are seen by
+  // files.
+  void set_nodes(uint64_t job, std::vector<int> nodes);
 
   void set_step(int64_t step) override;
   void enter(std::span<const int> group, std::string_view kind, int64_t bytes, std::string_view purpose) override;
   void leave() override;
   void enter_device_wait() override;
   void on_timeout(void (*give_up)(void*), void* argument) override;
+  void set_folder(const std::string& folder) override;
 
   // For what goes on after it was started: enter(); pause(); then, at the wait for it, resume(); leave().
   int64_t pause();  // the number to resume by
@@ -54,7 +59,10 @@ class Watchdog final : public Monitor {
   std::vector<int> ranks_of(const Operation& operation);
   int local_rank_of(int rank) const;  // -1: of another machine
   bool speaks_first(const Operation& operation) const;
-  void write_flight() const;
+  void report(bool of_device, const std::optional<Operation>& operation, double waited);
+  SeenRanks seen_ranks();
+  std::string heartbeat_folder() const { return folder_ + "/heartbeats"; }
+  static void write_flight(const SeenRanks& seen, const std::string& path);
 
   Board board_;
   std::vector<int> machine_;
@@ -66,12 +74,15 @@ class Watchdog final : public Monitor {
   std::condition_variable wake_;
   bool stopping_ = false;
   double timeout_seconds_ = 600;
-  std::string flight_file_;
+  std::string folder_;  // empty: none yet
+  uint64_t job_ = 0;
+  std::vector<int> nodes_;
   std::vector<std::pair<void (*)(void*), void*>> give_up_;
   std::map<uint64_t, Group> groups_;
   std::map<int, int> times_slow_;  // by rank
 
   std::thread thread_;
+  std::optional<HeartbeatFiles> heartbeats_;
 };
 
 }  // namespace mhmoe::comm

@@ -17,7 +17,8 @@ double age(int64_t time) {
 }
 
 // "last seen in step 41, in all_to_all #7 (...) for 2.3 s"
-std::string last_seen(const RankBoard& rank) {
+std::string last_seen(const SeenRank& seen) {
+  const RankBoard& rank = *seen.board;
   std::string text = fmt::format("last seen in step {}", rank.step.load());
   const int64_t since = rank.waiting_since;
   const std::optional<Operation> last = rank.last();
@@ -30,8 +31,16 @@ std::string last_seen(const RankBoard& rank) {
   } else {
     text += ", before any collective";
   }
-  if (!stands_still(rank)) return text;
-  return text + fmt::format("; its heartbeat stands still for {:.1f} s: stopped or dead", age(rank.heartbeat));
+  if (stands_still(rank)) {
+    text += fmt::format("; its heartbeat stands still for {:.1f} s: stopped or dead", age(rank.heartbeat));
+  }
+  if (seen.node < 0) return text;
+  return text + fmt::format(" (says node {}, {:.1f} s ago{})", seen.node, seen.file_age,
+                            seen.file_old ? " and not since: all its ranks are stopped or dead" : "");
+}
+
+bool is_away(const SeenRank& seen) {
+  return seen.file_old || stands_still(*seen.board);
 }
 
 std::string joined(const std::vector<std::string>& parts) {
@@ -40,55 +49,48 @@ std::string joined(const std::vector<std::string>& parts) {
 
 }  // namespace
 
-int Machine::find(int rank) const {
-  const auto at = std::find(ranks.begin(), ranks.end(), rank);
-  return at == ranks.end() ? -1 : static_cast<int>(at - ranks.begin());
-}
-
 bool stands_still(const RankBoard& rank) {
   return age(rank.heartbeat) > kStillSeconds;
 }
 
-std::string describe_missing(const Machine& machine, const Operation& operation, std::span<const int> group) {
+std::string describe_missing(const SeenRanks& seen, const Operation& operation, std::span<const int> group) {
   std::vector<std::string> missing, late;
   std::vector<int> elsewhere;
   for (const int number : group) {
-    const int local = machine.find(number);
-    if (local < 0) {
+    const auto found = seen.find(number);
+    if (found == seen.end()) {
       elsewhere.push_back(number);
       continue;
     }
-    const RankBoard& rank = machine.board.of(local);
-    if (!rank.find(operation.group, operation.number)) {
+    const SeenRank& rank = found->second;
+    if (!rank.board->find(operation.group, operation.number)) {
       missing.push_back(fmt::format("rank {} did not arrive: {}", number, last_seen(rank)));
-    } else if (stands_still(rank) || rank.waiting_since == 0) {
+    } else if (is_away(rank) || rank.board->waiting_since == 0) {
       late.push_back(fmt::format("rank {} arrived, but is not there any more: {}", number, last_seen(rank)));
     }
   }
   missing.insert(missing.end(), late.begin(), late.end());
-  if (missing.empty()) missing.emplace_back("all ranks of this machine arrived");
+  if (missing.empty()) missing.emplace_back(elsewhere.empty() ? "all ranks arrived" : "all ranks seen here arrived");
   if (!elsewhere.empty()) missing.push_back(fmt::format("not seen from here: ranks {}", fmt::join(elsewhere, ", ")));
   return joined(missing);
 }
 
-std::string describe_behind(const Machine& machine, int local_rank) {
+std::string describe_behind(const SeenRanks& seen, int rank) {
   std::vector<std::string> behind;
-  const RankBoard& mine = machine.board.of(local_rank);
-  for (size_t i = 0; i < machine.ranks.size(); ++i) {
-    const RankBoard& rank = machine.board.of(static_cast<int>(i));
-    if (rank.entered >= mine.entered && !stands_still(rank)) continue;
-    behind.push_back(fmt::format("rank {} is behind: {}", machine.ranks[i], last_seen(rank)));
+  const RankBoard& mine = *seen.at(rank).board;
+  for (const auto& [number, other] : seen) {
+    if (other.board->entered >= mine.entered && !is_away(other)) continue;
+    behind.push_back(fmt::format("rank {} is behind: {}", number, last_seen(other)));
   }
-  if (behind.empty()) behind.emplace_back("no rank of this machine is behind");
+  if (behind.empty()) behind.emplace_back("no rank seen here is behind");
   return joined(behind);
 }
 
-std::string flight_record(const Machine& machine) {
+std::string flight_record(const SeenRanks& seen) {
   std::string text;
-  for (size_t i = 0; i < machine.ranks.size(); ++i) {
-    const RankBoard& rank = machine.board.of(static_cast<int>(i));
-    text +=
-        fmt::format("rank {}: {}; heartbeat {:.1f} s ago\n", machine.ranks[i], last_seen(rank), age(rank.heartbeat));
+  for (const auto& [number, other] : seen) {
+    const RankBoard& rank = *other.board;
+    text += fmt::format("rank {}: {}; heartbeat {:.1f} s ago\n", number, last_seen(other), age(rank.heartbeat));
     const int64_t count = rank.entered;
     for (int64_t j = std::max<int64_t>(0, count - kShown); j < count; ++j) {
       const auto at = static_cast<size_t>(j % RankBoard::kOperations);

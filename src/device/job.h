@@ -29,6 +29,9 @@ class MHMOE_API Monitor {
   virtual void enter_device_wait() = 0;
   // Called by the watchdog's thread before it ends the job, for a device's communicators to be given up. Null: none.
   virtual void on_timeout(void (*give_up)(void*), void* argument) = 0;
+  // The job's own folder, on all its machines: what the ranks did last is left there when a wait takes too long. Before
+  // that it is printed.
+  virtual void set_folder(const std::string& folder) = 0;
 };
 
 class MHMOE_API Job {

@@ -13,6 +13,7 @@ class IdleMonitor final : public Monitor {
   void leave() override {}
   void enter_device_wait() override {}
   void on_timeout(void (* /*give_up*/)(void*), void* /*argument*/) override {}
+  void set_folder(const std::string& /*folder*/) override {}
 };
 
 class SingleJob final : public Job {

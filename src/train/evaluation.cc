@@ -17,7 +17,7 @@ double ValidationScore::perplexity_dropless() const {
   return std::exp(loss_dropless);
 }
 
-double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const HostBatch& batch,
+double score_batch(Context& ctx, Task& task, const RunConfig& config, const HostBatch& batch,
                    std::optional<double> capacity_factor, Communicator* experts) {
   ArenaScope scope(ctx.step());
   const DeviceBatch on_device = {
@@ -26,14 +26,17 @@ double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const
   upload_sequences(ctx, on_device, batch, 0);
   const Tensor losses = ctx.step().allocate("losses", DType::kF32, {batch.sequences * batch.length});
   const int64_t layers = task.moe_layers();
-  nn::Pass pass{.ctx = ctx,
-                .compute = task.parameters().compute_dtype(),
-                .batch = batch.sequences,
-                .sequence_length = batch.length,
-                .capacity_factor = capacity_factor,
-                .statistics = {.balance_loss = ctx.step().allocate("balance losses", DType::kF32, {layers}),
-                               .load = ctx.step().allocate("expert load", DType::kI32, {layers, model.moe.experts})},
-                .experts = experts};
+  nn::Pass pass{
+      .ctx = ctx,
+      .compute = task.parameters().compute_dtype(),
+      .batch = batch.sequences,
+      .sequence_length = batch.length,
+      .capacity_factor = capacity_factor,
+      .statistics = {.balance_loss = ctx.step().allocate("balance losses", DType::kF32, {layers}),
+                     .load = ctx.step().allocate("expert load", DType::kI32, {layers, config.model.moe.experts})},
+      .experts = experts,
+      .overlap_chunks = config.parallel.overlap_chunks,
+      .verify_transfers = config.parallel.verify_transfers};
   task.evaluate(pass, on_device, losses);
   std::vector<float> host(static_cast<size_t>(losses.count()));
   ctx.download(host.data(), losses);
@@ -61,7 +64,7 @@ double Evaluation::score(const Scoring& with, const data::ValidationSet& set, st
   const int64_t count = std::min(config_.train.micro_batch_sequences, set.sequences() - first);
   HostBatch batch(count, config_.data.sequence_length);
   set.read(first, batch.tokens, batch.targets);
-  const double sum = score_batch(with.ctx, with.task, config_.model, batch, capacity_factor, with.groups.expert.get());
+  const double sum = score_batch(with.ctx, with.task, config_, batch, capacity_factor, with.groups.expert.get());
   with.scored(count);
   return sum;
 }

@@ -31,8 +31,8 @@ struct ValidationScore {
 
 // Sum of the cross-entropies of all sequences of the batch, as one micro-batch.
 // experts: as nn::Pass.
-double score_batch(Context& ctx, Task& task, const nn::ModelConfig& model, const HostBatch& batch,
-                   std::optional<double> capacity_factor, Communicator* experts = nullptr);
+double score_batch(Context& ctx, Task& task, const RunConfig& config, const HostBatch& batch,
+                   std::optional<double> capacity_factor, Communicator* experts);
 
 class Evaluation {
  public:

@@ -13,8 +13,8 @@ MemoryNeed measure_memory(const RunConfig& config, DeviceKind device, const ops:
   ctx->set_work_observer(observer);
   trainer.step(HostBatch(trainer.local_sequences(), config.data.sequence_length));
   const HostBatch sequences(config.train.micro_batch_sequences, config.data.sequence_length);
-  score_batch(*ctx, trainer.task(), config.model, sequences, config.model.moe.capacity_factor, groups.expert.get());
-  score_batch(*ctx, trainer.task(), config.model, sequences, std::nullopt, groups.expert.get());
+  score_batch(*ctx, trainer.task(), config, sequences, config.model.moe.capacity_factor, groups.expert.get());
+  score_batch(*ctx, trainer.task(), config, sequences, std::nullopt, groups.expert.get());
   return {.state_bytes = ctx->state().peak_bytes(),
           .step_bytes = ctx->step().peak_bytes(),
           .state_by_name = ctx->state().peak_by_name(),

@@ -27,8 +27,9 @@ constexpr const char* kLockFileName = "lock";
 constexpr const char* kAuto = "auto";
 constexpr const char* kNever = "never";
 // Everything a run writes into its folder.
-constexpr std::array kRunNames = {kLogFileName,    kStatusFileName, "metrics.jsonl",        "perplexity.csv",
-                                  "routing.jsonl", "tensorboard",   kCheckpointsFolderName, kConfigFileName};
+constexpr std::array kRunNames = {kLogFileName,           kStatusFileName, "metrics.jsonl", "perplexity.csv",
+                                  "routing.jsonl",        "tensorboard",   "flight.log",    "heartbeats",
+                                  kCheckpointsFolderName, kConfigFileName};
 // Keys, or beginnings of keys, that may change while a run goes on.
 constexpr std::array<std::string_view, 9> kFree = {
     "name",        "output_dir", "data.train[].path", "data.validation[].path", "data.tokenizer", "evaluation.",

@@ -46,8 +46,17 @@ RunSummary TrainingRun::run() {
 }
 
 void TrainingRun::step() {
-  const Stopwatch watch;
   const int64_t number = trainer_.steps_done() + 1;
+  try {
+    step(number);
+  } catch (const Error& error) {  // layers, which say where, know no steps
+    if (error.code() == ExitCode::kCorruption) fail(error.code(), "step {}: {}", number, error.what());
+    throw;
+  }
+}
+
+void TrainingRun::step(int64_t number) {
+  const Stopwatch watch;
   prefetch_.read((number - 1) * trainer_.batch_sequences() + trainer_.first_sequence(), batch_.tokens, batch_.targets);
   observation_.begin(number);
   const StepResult result = trainer_.step(batch_);

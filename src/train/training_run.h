@@ -51,6 +51,7 @@ class TrainingRun {
 
   // training_run.cc
   void step();
+  void step(int64_t number);
   void refuse(const StepResult& result);
   void report(int64_t step, const std::optional<RoutingRecord>& routing);
   void validate(Record& record);

@@ -104,6 +104,7 @@ void TrainingRun::compare_ranks() const {
 void TrainingRun::open_checkpoint() {
   const std::string found = leader_ && folder_->checkpoint() ? folder_->checkpoint()->path() : "";
   const std::string path = job_.gather(found)[0];
+  job_.monitor().set_folder(run_folder(config_));  // the leader holds it now
   if (path.empty()) return trainer_.task().parameters().initialize(*ctx_, config_.seed);
   const Checkpoint checkpoint = leader_ ? *folder_->checkpoint() : Checkpoint(path);
   require_agreement(job_, {{"the checkpoint " + path, branch_name(checkpoint)}});

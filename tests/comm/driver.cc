@@ -108,8 +108,8 @@ test::Fault fault_of(std::string_view fault, const Job& job) {
 
 void run(std::string_view fault, double timeout) {
   Job& job = comm::job();
-  const char* flight = std::getenv("FLIGHT");
-  comm::configure_job({.timeout_seconds = timeout, .flight_file = flight == nullptr ? "" : flight});
+  comm::configure_job({.timeout_seconds = timeout});
+  if (const char* folder = std::getenv("RUN_FOLDER")) job.monitor().set_folder(folder);
   comm::agree_after(job, [&] { check(fault, job); });
   if (fault == "requeue") fail(ExitCode::kRequeue, "stopped by SIGTERM, saved");
   if (fault == "place") fmt::print("rank {} of {}\n", job.rank(), job.size());

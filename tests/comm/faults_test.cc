@@ -144,7 +144,7 @@ TEST_F(Faults, ADeviceThatCannotBeGivenUpEndsTheJobToo) {
 }
 
 TEST_F(Faults, TheFlightRecordGoesToItsFile) {
-  const Outcome outcome = run("stop", 2, fmt::format("FLIGHT='{}/flight.log'", folder_.string()));
+  const Outcome outcome = run("stop", 2, fmt::format("RUN_FOLDER='{}'", folder_.string()));
   EXPECT_EQ(outcome.code, 81);
   const std::string record = read_text(folder_ / "flight.log");
   for (const char* part : {"rank 0: last seen in step 5, in all_to_all", "rank 2: last seen in step 5, outside",

@@ -99,7 +99,7 @@ TEST_F(CudaTrainer, RecordedStepsAreRefusedAsEagerOnesAre) {
 TEST_F(CudaTrainer, RecordedStepsSurviveAnEvaluationAndNewBlocks) {
   const RunConfig config = tiny_config();
   expect_graphs_give_the_same(config, 5, [&](Context& ctx, Trainer& trainer, int step) {
-    if (step == 2) score_batch(ctx, trainer.task(), config.model, random_batch(config, 99), std::nullopt);
+    if (step == 2) score_batch(ctx, trainer.task(), config, random_batch(config, 99), std::nullopt, nullptr);
     if (step != 3) return;
     {
       const ArenaScope scope(ctx.step());

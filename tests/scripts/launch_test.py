@@ -73,6 +73,21 @@ def ranks_of(launcher):
     return subprocess.run(["pgrep", "-P", ",".join(mpirun)], capture_output=True, text=True, check=True).stdout.split()
 
 
+HANGING = """
+import os, sys, time
+for _ in range(2):
+    if os.fork() == 0: os._exit(0)
+time.sleep(600)  # and never waits for them
+"""
+
+
+def launcher_that_hangs():
+    begun = time.monotonic()
+    done = subprocess.run([LAUNCH, sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 137 and "hangs though all that it started has ended" in done.stderr, done
+    assert time.monotonic() - begun > 25, "too soon to be sure"
+
+
 def plain_commands():
     for code in (0, 3, 75):
         assert subprocess.run([LAUNCH, "bash", "-c", f"exit {code}"], check=False).returncode == code
@@ -82,6 +97,7 @@ def plain_commands():
 def main():
     program = Path(sys.argv[1]).resolve()
     plain_commands()
+    launcher_that_hangs()
     if not shutil.which("mpirun"):
         skip("no mpirun")
     with tempfile.TemporaryDirectory(prefix="mhmoe-launch-") as name:

@@ -39,6 +39,10 @@ void Owner::release() {
 Scope::~Scope() {
   ctx_.wait(Stream::kCompute, ctx_.mark(Stream::kCommunication));
 }
+void look() {
+  peers_.check();
+  check();
+}
 """
 
 
@@ -65,6 +69,8 @@ class Mutants(unittest.TestCase):
             "x.cu upload synchronize(); #1",
             "x.cu release cudaStreamSynchronize(stream_) #1",
             "x.cu Scope ctx_.wait(Stream::kCompute, ctx_.mark(Stream::kCommunication)); #1",
+            "x.cu look peers_.check(); #1",
+            "x.cu look check(); #1",
         ])
 
     def test_one_statement_is_deleted_and_nothing_else(self):

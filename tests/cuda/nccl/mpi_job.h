@@ -27,6 +27,7 @@ class ScriptedMonitor final : public Monitor {
     give_up_ = give_up;
     argument_ = argument;
   }
+  void set_folder(const std::string& /*folder*/) override {}
 
   bool registered() const { return give_up_ != nullptr; }
   void time_out() { give_up_.load()(argument_); }
