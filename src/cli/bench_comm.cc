@@ -119,8 +119,7 @@ void run_dispatch(const BenchComm& command) {
   train::RunConfig config;
   comm::agree_after(job, [&] { config = load_with_vocabulary(command.file, command.overrides); });
   comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
-                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds),
-                       .flight_file = {}});
+                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds)});
   const Backend& backend = open_to_measure(command.device);
   const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));

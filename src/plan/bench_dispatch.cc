@@ -78,7 +78,7 @@ Choices natural(Context& ctx, const train::RunConfig& config, DType compute, int
   task.parameters().allocate(ctx, compute, false);
   task.parameters().initialize(ctx, config.seed);
   ChoicesObserver observer(ctx);
-  train::score_batch(ctx, task, first.model, synthetic_batch(config, sequences, rank * sequences), std::nullopt);
+  train::score_batch(ctx, task, first, synthetic_batch(config, sequences, rank * sequences), std::nullopt, nullptr);
   return std::move(observer.choices);
 }
 

@@ -60,7 +60,7 @@ EvaluationSpeed time_evaluation(const Backend& backend, const train::RunConfig& 
   std::vector<double> seconds;
   for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
     const auto start = Clock::now();
-    train::score_batch(*ctx, *model, config.model, batch, config.model.moe.capacity_factor);
+    train::score_batch(*ctx, *model, config, batch, config.model.moe.capacity_factor, nullptr);
     if (i >= options.warmup) seconds.push_back(seconds_since(start));
     ctx->step().merge_blocks();
   }
