@@ -131,6 +131,7 @@ std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& con
                              const BenchOptions& options) {
   train::RunConfig one = config;  // a step of one micro-batch
   one.train.batch_tokens = config.train.micro_batch_sequences * config.data.sequence_length;
+  one.train.forbid_host_sync = false;  // ops are timed by waiting
   one.train.cuda_graphs = false;  // ops are looked at one by one, also where nothing can record them
   const std::unique_ptr<Context> ctx = context_for(backend, one, compute);
   train::Trainer trainer(*ctx, one, compute);
@@ -164,7 +165,8 @@ StepTimes time_steps(const Backend& backend, Job& job, const train::RunConfig& c
   const comm::GroupOptions exchange = train::group_options(config, compute, layout, comm::nodes_of_ranks(job));
   const std::unique_ptr<Context> ctx = context_for(backend, config, compute, layout, exchange);
   const comm::ParallelGroups groups = comm::make_groups(backend, *ctx, job, layout, exchange);
-  train::Trainer trainer(*ctx, config, compute, groups);
+  train::RunConfig trained = config;
+  train::Trainer trainer(*ctx, trained, compute, groups);
   const train::HostBatch batch = synthetic_batch(config, trainer.local_sequences(), trainer.first_sequence());
   StepTimes out;
   out.device = ctx->name();
@@ -186,6 +188,7 @@ StepTimes time_steps(const Backend& backend, Job& job, const train::RunConfig& c
   out.arena_bytes = ctx->state().reserved_bytes() + ctx->step().reserved_bytes();
   out.process_peak_bytes = process_peak_bytes();
   constexpr int64_t kMostObserved = 3;
+  trained.train.forbid_host_sync = false;  // parts are timed by waiting
   out.parts = time_parts(*ctx, trainer, batch, std::min(options.steps, kMostObserved));
   return out;
 }

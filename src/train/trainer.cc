@@ -218,8 +218,8 @@ StepResult Trainer::step(const HostBatch& batch) {
   result.counted = counted_by_all(batch);
   result.learning_rate = learning_rate_at(config_.train.learning_rate, config_.train.steps, result.step);
   {
-    // Observers read tensors or clocks, for which they wait.
-    const NoHostSync queued_only(ctx_, config_.train.forbid_host_sync && !ctx_.observed() && !ctx_.watched());
+    // Observers read tensors, for which they wait.
+    const NoHostSync queued_only(ctx_, config_.train.forbid_host_sync && !ctx_.observed());
     upload_scalars(result.counted, result.learning_rate);
     accumulate(batch);
     run(update_, [this] { update(); });
