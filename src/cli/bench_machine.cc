@@ -53,9 +53,9 @@ std::vector<train::Product> products_of(const std::vector<int64_t>& sizes) {
       {1024, 768, 768},                            // attention's output, head layer, merge layer
       {1024, 4096, 768},                           // feed-forward's gate and up
       {1024, 768, 2048},                           // its down
-      {131, 32000, 768},                           // output layer, as many rows as it takes at a time
+      {256, 32000, 768},                           // output layer, as many rows as it takes at a time
       {4096, 768, 1024, true},                     // gradients of gate and up, and of the output layer
-      {32000, 768, 131, true},
+      {32000, 768, 256, true},
   };
 }
 

@@ -46,6 +46,18 @@ constexpr const char* kCompiledFor[] = {
 #ifdef __AVX512DQ__
     "avx512dq",
 #endif
+#ifdef __MOVBE__
+    "movbe",
+#endif
+#ifdef __F16C__
+    "f16c",
+#endif
+#ifdef __LZCNT__
+    "lzcnt",
+#endif
+#ifdef __AVX512CD__
+    "avx512cd",
+#endif
 #ifdef __AVX512BF16__
     "avx512bf16",
 #endif

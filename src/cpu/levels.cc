@@ -11,6 +11,10 @@
 
 #include "cpu/product.h"
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 // MHMOE_CPU_LEVELS: LEVEL(name) for each, the lowest first.
 #define LEVEL(name) extern "C" const mhmoe::cpu::KernelLevel* mhmoe_cpu_level_##name();
 MHMOE_CPU_LEVELS
@@ -34,7 +38,13 @@ bool cpu_has(std::string_view set) {
   if (set == "avx512vl") return __builtin_cpu_supports("avx512vl");
   if (set == "avx512bw") return __builtin_cpu_supports("avx512bw");
   if (set == "avx512dq") return __builtin_cpu_supports("avx512dq");
+  if (set == "avx512cd") return __builtin_cpu_supports("avx512cd");
   if (set == "avx512bf16") return __builtin_cpu_supports("avx512bf16");
+  // Those that not every compiler's built-in function knows.
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (set == "movbe") return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_MOVBE) != 0;
+  if (set == "f16c") return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+  if (set == "lzcnt") return __get_cpuid(0x80000001, &a, &b, &c, &d) != 0 && (c & bit_LZCNT) != 0;
 #endif
   return false;
 }
@@ -50,7 +60,9 @@ void take(const KernelLevel& level) {
   // The library says what it has only once, so the CPU itself is asked first.
   std::string missing = missing_instructions(level, cpu_has);
   if (missing.empty()) {
-    limit_products(needs(level, "avx512f"), needs(level, "avx512bf16"));
+    if (!limit_products(needs(level, "avx512f"), needs(level, "avx512bf16"))) {
+      fail(ExitCode::kDevice, "oneDNN cannot be held to the processors of the kernels \"{}\" any more", level.name);
+    }
     missing = missing_instructions(level, has_instructions);
   }
   if (!missing.empty()) fail(ExitCode::kDevice, "{}", missing);
@@ -85,25 +97,30 @@ std::string missing_instructions(const KernelLevel& level, bool (*has)(std::stri
   }
   if (missing.empty()) return {};
   return fmt::format(
-      "this CPU lacks {}, which the kernels \"{}\" are compiled for; take lower ones by --cpu-isa, or rebuild with "
-      "-DMHMOE_CPU_ARCH=x86-64-v2, or native on this machine",
-      fmt::join(missing, ", "), level.name);
+      "this CPU lacks {}, which the kernels \"{}\" are compiled for; {}rebuild with -DMHMOE_CPU_ARCH=x86-64-v2, or "
+      "native "
+      "on this machine",
+      fmt::join(missing, ", "), level.name, &level == levels().front() ? "" : "take lower ones by --cpu-isa, or ");
 }
 
 void request_level(std::string_view name) {
-  if (name == "auto") return;
   std::string names = "auto";
+  if (name == "auto" && g_level == nullptr) g_level = highest();
+  if (name == "auto") return;
   for (const KernelLevel* candidate : levels()) {
     names += fmt::format(", {}", candidate->name);
-    if (candidate->name == name) return take(*candidate);
+    if (candidate->name != name) continue;
+    MHMOE_CHECK(g_level == nullptr || g_level == candidate, "kernels \"{}\" are asked for, and \"{}\" are in use", name,
+                g_level->name);
+    return g_level == nullptr ? take(*candidate) : void();
   }
   fail(ExitCode::kUsage, "no kernels \"{}\" for CPUs in this program; choose one of {}", name, names);
 }
 
 const KernelLevel& level() {
   if (g_level == nullptr) {
-    if (const char* wanted = std::getenv("MHMOE_CPU_ISA")) request_level(wanted);
-    if (g_level == nullptr) g_level = highest();
+    const char* wanted = std::getenv("MHMOE_CPU_ISA");
+    request_level(wanted == nullptr || *wanted == 0 ? "auto" : wanted);
   }
   return *g_level;
 }

@@ -25,8 +25,8 @@ bool has_instructions(std::string_view set);
 std::string missing_instructions(const KernelLevel& level, bool (*has)(std::string_view));
 
 // "auto", the highest that this machine has (the default), or a level's name, to which oneDNN is then held as well.
-// Only before the first use of the backend. Throws Error(kUsage) for other names, Error(kDevice) if the machine lacks
-// it. MHMOE_CPU_ISA in the environment does the same.
+// Once the backend is in use, nothing else than what was chosen can be asked for. Throws Error(kUsage) for other names,
+// Error(kDevice) if the machine lacks the level. MHMOE_CPU_ISA in the environment does the same where nobody asks.
 void request_level(std::string_view name);
 
 // What was chosen; the lowest if this machine has none.

@@ -97,9 +97,9 @@ bool products_have(std::string_view set) {
   return !set.starts_with("avx512") || effective(dnnl::cpu_isa::avx512_core);
 }
 
-void limit_products(bool avx512f, bool avx512bf16) {
-  if (avx512bf16) return;
-  dnnl_set_max_cpu_isa(avx512f ? dnnl_cpu_isa_avx512_core_vnni : dnnl_cpu_isa_avx2);
+bool limit_products(bool avx512f, bool avx512bf16) {
+  if (avx512bf16) return true;
+  return dnnl_set_max_cpu_isa(avx512f ? dnnl_cpu_isa_avx512_core_vnni : dnnl_cpu_isa_avx2) == dnnl_success;
 }
 
 struct Product::Primitive {

@@ -13,8 +13,9 @@ bool native_bf16();
 
 // Whether products may use the instruction set (GCC's names); sets that they know nothing of are allowed.
 bool products_have(std::string_view set);
-// Holds products to processors without the sets of which this is false. Only before anything else here is called.
-void limit_products(bool avx512f, bool avx512bf16);
+// Holds products to processors without the sets of which this is false; false if the library has been used before, or
+// refuses.
+bool limit_products(bool avx512f, bool avx512bf16);
 
 // out[m, n] = op(a)[m, k] op(b)[k, n] (+ bias[n]) (+ out). Matrices are row-major as stored, lda, ldb, ldc elements
 // apart; transpose_x: op(x) is the transpose of what is stored. in: the type of a and b; bias is f32.

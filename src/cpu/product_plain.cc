@@ -17,7 +17,9 @@ bool native_bf16() {
 bool products_have(std::string_view set) {
   return set != "avx512bf16";
 }
-void limit_products(bool /*avx512f*/, bool /*avx512bf16*/) {}
+bool limit_products(bool /*avx512f*/, bool /*avx512bf16*/) {
+  return true;
+}
 
 namespace {
 

@@ -9,7 +9,7 @@
 namespace mhmoe::cpu {
 
 // Grows to the largest request and stays, so that steps of equal shapes allocate nothing. One a thread and purpose
-// (thread_local): it is not planned by the arenas because tiles are small and only CPUs without bf16 convert operands.
+// (thread_local): it is not planned by the arenas because it is a few hundred KiB a thread.
 class Scratch {
  public:
   // At least `bytes`, aligned; contents are undefined and the last request's memory is gone.

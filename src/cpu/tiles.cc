@@ -79,7 +79,7 @@ void tile(const Product2d<Out>& out, Left<T> left, const Unit<T>* panel, int64_t
     for (int r = 0; r < kRows; ++r) {
       Unit<T> unit;
       std::memcpy(&unit, a + r * left.row, sizeof(unit));  // its memory may hold bf16
-      const Vector value = unit - Vector{};
+      const Vector value = unit - Vector{};  // the same in all lanes: a scalar beside a vector becomes one
       sums[r][0] = multiply_add(sums[r][0], value, first);
       sums[r][1] = multiply_add(sums[r][1], value, second);
     }
@@ -131,7 +131,9 @@ void narrow_tile(Tile<T, float> whole, const Product2d<Out>& out, Left<T> left, 
       Out& to = out.data[r * out.ld + c];
       float sum = sums[r * kTileCols + c];
       if (out.bias != nullptr) sum += out.bias[c];
-      if (out.add) sum += static_cast<float>(to);
+      if constexpr (std::is_same_v<Out, float>) {
+        if (out.add) sum += to;
+      }
       store_value(to, sum);
     }
   }
@@ -140,6 +142,8 @@ void narrow_tile(Tile<T, float> whole, const Product2d<Out>& out, Left<T> left, 
 }  // namespace
 
 void Ahead::add(const void* data, int64_t rows, int64_t row_bytes, int64_t stride) {
+  if (rows == 0) return;
+  MHMOE_CHECK(count_ < kRegions, "more than {} regions ahead", kRegions);
   regions_[count_++] = {static_cast<const std::byte*>(data), rows, row_bytes, stride};
   lines_ += rows * ((row_bytes + kLine - 1) / kLine);
 }

@@ -77,14 +77,14 @@ struct Product2d {
   Out* data;
   int64_t ld;
   const float* bias = nullptr;  // [n], added to every row
-  bool add = false;             // to what out holds, which is then f32
+  bool add = false;             // to what out holds; only where that is f32
 };
 
 // Memory that the next product of this thread will touch, asked for while the present one computes: a cache line a
 // step of a tile. Processors fetch ahead only what is read in order, and blocks of matrices are not.
 class Ahead {
  public:
-  // Rows of `row_bytes`, `stride` bytes apart. At most kRegions.
+  // Rows of `row_bytes`, `stride` bytes apart; none are nothing. At most kRegions of them.
   void add(const void* data, int64_t rows, int64_t row_bytes, int64_t stride);
   template <class T>
   void add(const T* data, int64_t rows, int64_t cols, int64_t ld) {
@@ -102,13 +102,13 @@ class Ahead {
     int64_t rows, row_bytes, stride;
   };
 
-  std::array<Region, kRegions> regions_;
+  std::array<Region, kRegions> regions_{};
   int64_t count_ = 0, lines_ = 0;
   int64_t region_ = 0, offset_ = 0;
 };
 
-// out = left[m, k] right[k, n], where right may have more rows than k: it is its first ones then, and with pairs k is
-// even. A sum's bits depend on its row, its column and k alone.
+// out = left[m, k] right[k, n], m and n at least 1, where right may have more rows than k: it is its first ones then,
+// and with pairs k is even. A sum's bits depend on its row, its column and k alone.
 template <class T, class Out>
 void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64_t n, int64_t k, Ahead ahead = {});
 

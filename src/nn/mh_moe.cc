@@ -1,8 +1,7 @@
 #include "nn/mh_moe.h"
 
-#include <functional>
-
 #include <cmath>
+#include <functional>
 
 #include "ops/elementwise.h"
 

@@ -182,14 +182,18 @@ std::vector<SafetensorsFile> Checkpoint::read(const std::string& kind, bool allo
   return files;
 }
 
-// As a stream, since no tensor is wanted yet. Only what is wrong with a file is found out with all of it in memory.
+// As a stream, since no tensor is wanted yet: the file's checksum vouches for names, shapes and run as well. What is
+// wrong with a file is found out with all of it in memory.
 bool Checkpoint::is_whole(const std::string& name, bool allow_nonfinite) const {
   constexpr size_t kPiece = size_t{4} << 20;
   const InputFile file(path_ + "/" + name, Links::kRefuse);
   uint64_t header_bytes = 0;
   if (file.size() < sizeof(header_bytes)) return false;
   file.read(&header_bytes, sizeof(header_bytes), 0);
-  if (header_bytes % sizeof(float) != 0 || header_bytes > file.size() - sizeof(header_bytes)) return false;
+  if (header_bytes % sizeof(float) != 0 || header_bytes > file.size() - sizeof(header_bytes) ||
+      header_bytes > SafetensorsHeader::kMaxBytes) {
+    return false;
+  }
   const size_t header = sizeof(header_bytes) + header_bytes;
   std::vector<float> piece(std::max(kPiece, header) / sizeof(float));
   HashStream hash;

@@ -22,6 +22,17 @@ class Bench : public ProgramTest {
 
 constexpr const char* kSmall = "tiny.json --set model.vocab_size=64 --device cpu --threads 1 --warmup 0 --steps 1";
 
+TEST_F(Bench, KernelsOfALowerLevelAreTakenIfAsked) {
+  for (const std::string level : {"avx2", "avx512"}) {
+    const Outcome outcome = run(std::string("bench train ") + kSmall + " --cpu-isa " + level);
+    if (outcome.err.find("this CPU lacks") != std::string::npos || outcome.code == 64) {
+      GTEST_SKIP() << "skipped: no kernels " << level << ": " << outcome.err;
+    }
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_NE(outcome.out.find("on cpu (1 thread, " + level + ")"), std::string::npos) << outcome.out;
+  }
+}
+
 TEST_F(Bench, FloorsNeedNoDevice) {
   const std::string paper2 = MHMOE_SOURCE_DIR "/configs/paper2/mhmoe_h3.json";
   const std::string text = output("bench ops " + paper2 + " --floors");
@@ -143,6 +154,7 @@ TEST_F(Bench, PreparationOfText) {
 TEST_F(Bench, SaysWhatItNeeds) {
   expect_refused("bench ops tiny.json --floors --device cpu", 64, {"--device", "--floors"});
   expect_refused("bench ops tiny.json --floors --gpu h1", 64, {"--gpu", "h100"});
+  expect_refused(std::string("bench train ") + kSmall + " --cpu-isa sse9", 64, {"\"sse9\"", "choose one of auto, "});
   expect_refused("bench", 64, {"subcommand"});
   expect_refused("bench ops tiny.json --floors --set model.vocab_size=null --set data.tokenizer=none.model", 66,
                  {"none.model", "model.vocab_size"});

@@ -27,7 +27,7 @@ ExitCode code_of(std::string_view level, std::string& text) {
 }
 
 TEST(CpuLevels, MissingInstructionsAreNamedWithWhatToDo) {
-  const cpu::KernelLevel level = {.name = "avx2", .needs = kNeeded, .kernels = cpu::backend().kernels};
+  const cpu::KernelLevel level = {.name = "of a test", .needs = kNeeded, .kernels = cpu::backend().kernels};
   const std::string reason =
       cpu::missing_instructions(level, [](std::string_view set) { return set != "avx2" && set != "fma"; });
   EXPECT_TRUE(reason.starts_with("this CPU lacks avx2, fma, ")) << reason;
@@ -77,7 +77,8 @@ TEST(CpuLevels, HasWhatTheKernelSays) {
   const std::pair<const char*, const char*> names[] = {
       {"sse4.2", "sse4_2"},     {"popcnt", "popcnt"},     {"avx", "avx"},           {"avx2", "avx2"},
       {"fma", "fma"},           {"bmi", "bmi1"},          {"bmi2", "bmi2"},         {"avx512f", "avx512f"},
-      {"avx512vl", "avx512vl"}, {"avx512bw", "avx512bw"}, {"avx512dq", "avx512dq"}, {"avx512bf16", "avx512_bf16"}};
+      {"avx512vl", "avx512vl"}, {"avx512bw", "avx512bw"}, {"avx512dq", "avx512dq"}, {"avx512bf16", "avx512_bf16"},
+      {"avx512cd", "avx512cd"}, {"movbe", "movbe"},       {"f16c", "f16c"},         {"lzcnt", "abm"}};
   for (const auto& [ours, theirs] : names) {
     if (cpu::has_instructions(ours)) EXPECT_GT(std::ranges::count(flags, theirs), 0) << ours;
     // The libraries may be held to less than the CPU has.

@@ -31,10 +31,11 @@ class GroupedMatmulTest : public OpTest {
   }
 
   // Against plain loops in double; the tolerance is that of a float sum of so many products.
-  void check_product(const Layout& layout, bool transpose_weight, bool with_bias, DType in, DType out_dtype) {
+  void check_product(const Layout& layout, bool transpose_weight, bool with_bias, DType in, DType out_dtype,
+                     int64_t n = 37, int64_t k = 21) {
     const ops::RowGroups row_groups = groups(layout);
     const auto experts = static_cast<int64_t>(layout.rows.size());
-    const int64_t n = 37, k = 21, inner = transpose_weight ? k : n, width = transpose_weight ? n : k;
+    const int64_t inner = transpose_weight ? k : n, width = transpose_weight ? n : k;
     const double kUntouched = 3;
     const Tensor a = random(in, {total_, inner}), weight = random(in, {experts, n, k});
     const Tensor out = filled(out_dtype, {total_, width}, kUntouched);
@@ -94,12 +95,23 @@ class GroupedMatmulTest : public OpTest {
 };
 
 const std::vector<Layout> kLayouts = {
-    {{3, 0, 1, 130, 7}, 0},  // uneven, one empty, one split
+    {{3, 0, 1, 130, 7}, 0},  // uneven, one empty
     {{0, 0, 0}, 0},          // no rows at all
     {{0, 300, 0, 0}, 0},     // everything to one expert
     {{5, 0, 128, 2}, 4},     // rows of no expert between
     {{1}, 0},
 };
+
+// More rows, columns and inner elements than the CPU takes at a time.
+TEST_F(GroupedMatmulTest, LargeProductsAreDividedIntoBlocks) {
+  const Layout layout = {{1001, 2}, 0};
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    check_product(layout, true, true, dtype, dtype, 290, 23);
+    check_product(layout, false, false, dtype, dtype, 23, 290);
+    check_weight_grad({{601, 2}, 0}, dtype, 290, 33);
+    check_weight_grad({{601, 2}, 0}, dtype, 33, 290);
+  }
+}
 
 TEST_F(GroupedMatmulTest, EachExpertsRowsAreMultipliedByItsMatrix) {
   for (const Layout& layout : kLayouts) {

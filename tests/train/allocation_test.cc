@@ -73,7 +73,7 @@ namespace mhmoe::train {
 namespace {
 
 int64_t allocations_of_a_step(const RunConfig& config, DType compute) {
-  const ThreadCount one_thread{1};  // of several, one may take a larger share than ever before, and grow its scratch
+  const ThreadCount one_thread{1};  // what threads allocate when they start is theirs
   CpuTrainer run(config, compute);
   const HostBatch batch = random_batch(config, 1);
   std::array<void*, 1> unused;
