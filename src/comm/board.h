@@ -71,6 +71,9 @@ struct RankBoard {
   static size_t slot_of(int64_t index) { return static_cast<size_t>(index % kOperations); }
   // Whether the slot of an operation that was entered still is its own.
   bool keeps(int64_t index) const { return index >= entered - kOperations; }
+  std::optional<Operation> kept(int64_t index) const {
+    return keeps(index) ? operations[slot_of(index)].load() : std::nullopt;
+  }
   std::optional<Operation> find(uint64_t group, uint64_t number) const;
   // Whether the rank entered it, also where it is kept no more: a group's operations are entered in order.
   Arrival arrival(uint64_t group, uint64_t number) const;

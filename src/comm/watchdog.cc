@@ -151,10 +151,9 @@ void Watchdog::leave() {
   const int64_t index = mine_.waiting_for, since = mine_.waiting_since, end = now();
   mine_.waiting_since = 0;
   if (index == RankBoard::kDeviceWait || !mine_.keeps(index)) return;
-  const size_t at = RankBoard::slot_of(index);
-  mine_.left[at] = end;
+  mine_.left[RankBoard::slot_of(index)] = end;
   if (seconds_of(end - since) <= kSlowSeconds) return;
-  if (const std::optional<Operation> operation = mine_.operations[at].load()) warn_of_slow_rank(*operation);
+  if (const std::optional<Operation> operation = mine_.kept(index)) warn_of_slow_rank(*operation);
 }
 
 void Watchdog::compare_with_peers(const Operation& operation) {
@@ -226,11 +225,7 @@ bool Watchdog::speaks_first(const Operation& operation) const {
 void Watchdog::time_out() {
   const int64_t index = mine_.waiting_for, since = mine_.waiting_since;
   if (since == 0) return;
-  std::optional<Operation> operation;
-  if (index == RankBoard::kDeviceWait)
-    operation = mine_.last();
-  else if (mine_.keeps(index))
-    operation = mine_.operations[RankBoard::slot_of(index)].load();
+  const std::optional<Operation> operation = index == RankBoard::kDeviceWait ? mine_.last() : mine_.kept(index);
   if (operation && !speaks_first(*operation)) std::this_thread::sleep_for(kGraceOfOthers);
   if (claim_report()) {
     const double seconds = seconds_of(now() - since);

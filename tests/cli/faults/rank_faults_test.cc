@@ -94,9 +94,9 @@ TEST_F(RankFaults, ASkippedCollectiveNamesTheRanks) {
     expect_end(end, end.outcome.code, kTimeout + kSoon, {"step 2"});
     const std::string record = read_text(folder_ / "runs/tiny/flight.log");
     const std::string& errors = end.outcome.err;
-    const bool named = errors.find("rank 2 did not arrive") != std::string::npos ||
-                       (errors.find("different collectives") != std::string::npos &&
-                        errors.find("rank 2") != std::string::npos);
+    const bool named =
+        errors.find("rank 2 did not arrive") != std::string::npos ||
+        (errors.find("different collectives") != std::string::npos && errors.find("rank 2") != std::string::npos);
     EXPECT_TRUE(named || skipped_by(kFaulty, record)) << errors << record;
   }
 }
