@@ -52,9 +52,11 @@ void add_train_command(CLI::App& app, const Surroundings& surroundings) {
       "Example: mhmoe train configs/tiny/mhmoe_8.json --set train.steps=100 --output-dir runs\n"
       "         mhmoe train configs/tiny/mhmoe_8.json --resume never\n"
       "The run's folder is OUTPUT_DIR/NAME: config.json, log.txt, status.json, metrics.jsonl, perplexity.csv,\n"
-      "routing.jsonl, tensorboard/, checkpoints/. The same command again goes on where the run stopped. SIGTERM, "
-      "SIGINT\n"
-      "and SIGUSR1 finish the step, save and end with exit code 75; a second SIGTERM or SIGINT stops at once.");
+      "routing.jsonl, tensorboard/, checkpoints/; of several ranks also flight.log after a time-out and, while they "
+      "run\n"
+      "on several nodes, heartbeats/. The same command again goes on where the run stopped. SIGTERM, SIGINT and "
+      "SIGUSR1\n"
+      "finish the step, save and end with exit code 75; a second SIGTERM or SIGINT stops at once.");
   command->add_option("CONFIG", options->file, "the configuration, a JSON file")->required();
   add_set_option(*command, options->overrides);
   add_device_options(*command, options->device);

@@ -78,7 +78,10 @@ std::optional<Operation> PublishedOperation::load() const {
 }
 
 std::optional<Operation> RankBoard::find(uint64_t group, uint64_t number) const {
-  for (const PublishedOperation& operation : operations) {
+  const int64_t count = entered;
+  for (int64_t i = count - 1; i >= 0 && i >= count - kOperations; --i) {
+    const PublishedOperation& operation = operations[slot_of(i)];
+    if (operation.is_before(group, number)) return {};
     if (!operation.is(group, number)) continue;
     const std::optional<Operation> found = operation.load();
     if (found && found->group == group && found->number == number) return found;
@@ -86,10 +89,20 @@ std::optional<Operation> RankBoard::find(uint64_t group, uint64_t number) const 
   return {};
 }
 
+Arrival RankBoard::arrival(uint64_t group, uint64_t number) const {
+  const int64_t count = entered;
+  for (int64_t i = count - 1; i >= 0 && i >= count - kOperations; --i) {
+    const std::optional<Operation> operation = operations[slot_of(i)].load();
+    if (!operation) return Arrival::kUnknown;  // a file keeps fewer
+    if (operation->group == group) return operation->number >= number ? Arrival::kYes : Arrival::kNo;
+  }
+  return count <= kOperations ? Arrival::kNo : Arrival::kUnknown;
+}
+
 std::optional<Operation> RankBoard::last() const {
   const int64_t count = entered;
   if (count == 0) return {};
-  return operations[static_cast<size_t>((count - 1) % kOperations)].load();
+  return operations[slot_of(count - 1)].load();
 }
 
 Board::Board(std::string name, int file, int ranks) : name_(std::move(name)), bytes_(bytes_of(ranks)) {

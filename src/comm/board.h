@@ -42,6 +42,7 @@ class PublishedOperation {
   // None while it is being written.
   std::optional<Operation> load() const;
   bool is(uint64_t group, uint64_t number) const { return words_[0] == group && words_[1] == number; }
+  bool is_before(uint64_t group, uint64_t number) const { return words_[0] == group && words_[1] < number; }
 
  private:
   using Words = std::array<uint64_t, sizeof(Operation) / sizeof(uint64_t)>;
@@ -51,9 +52,12 @@ class PublishedOperation {
   std::array<std::atomic<uint64_t>, std::tuple_size_v<Words>> words_;
 };
 
+enum class Arrival { kYes, kNo, kUnknown };
+
 // One rank's part, written by that rank alone.
 struct RankBoard {
-  static constexpr int64_t kOperations = 64;
+  // More than a rank enters between the start of the first bucket of a step and the wait for it.
+  static constexpr int64_t kOperations = 512;
   static constexpr int64_t kDeviceWait = -1;
 
   std::atomic<int64_t> step;
@@ -64,7 +68,15 @@ struct RankBoard {
   std::array<PublishedOperation, kOperations> operations;
   std::array<std::atomic<int64_t>, kOperations> left;  // when; 0: not yet
 
+  static size_t slot_of(int64_t index) { return static_cast<size_t>(index % kOperations); }
+  // Whether the slot of an operation that was entered still is its own.
+  bool keeps(int64_t index) const { return index >= entered - kOperations; }
+  std::optional<Operation> kept(int64_t index) const {
+    return keeps(index) ? operations[slot_of(index)].load() : std::nullopt;
+  }
   std::optional<Operation> find(uint64_t group, uint64_t number) const;
+  // Whether the rank entered it, also where it is kept no more: a group's operations are entered in order.
+  Arrival arrival(uint64_t group, uint64_t number) const;
   std::optional<Operation> last() const;
 };
 

@@ -6,26 +6,30 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 #include "comm/watchdog_report.h"
 #include "core/hash.h"
+#include "core/log.h"
 
 namespace mhmoe::comm {
 namespace {
 
-constexpr uint64_t kMagic = 0x3174616562656874;  // with the layout's version
-constexpr size_t kKept = 8;                      // operations of a rank
+constexpr uint64_t kMagic = 0x3274616562656874;  // with the layout's version
+constexpr size_t kKept = 32;                     // operations of a rank
 constexpr std::chrono::seconds kLongestEnd(2);
 
 // As it lies in the file. All nodes run the same program.
 struct RankRecord {
   int64_t rank, step, heartbeat, waiting_since, waiting_for, entered;
   std::array<Operation, kKept> last;  // the latest first; kind empty: none
+  std::array<int64_t, kKept> left;    // each one's; 0: not yet
 };
 struct Header {
   uint64_t magic, job;
@@ -51,10 +55,12 @@ RankRecord record_of(int rank, const RankBoard& board) {
                     .waiting_since = board.waiting_since,
                     .waiting_for = board.waiting_for,
                     .entered = board.entered,
-                    .last = {}};
+                    .last = {},
+                    .left = {}};
   for (size_t i = 0; i < std::min<size_t>(kKept, static_cast<size_t>(record.entered)); ++i) {
-    const auto at = static_cast<size_t>(record.entered - 1 - static_cast<int64_t>(i)) % RankBoard::kOperations;
+    const size_t at = RankBoard::slot_of(record.entered - 1 - static_cast<int64_t>(i));
     record.last[i] = board.operations[at].load().value_or(Operation{});
+    record.left[i] = board.left[at];
   }
   return record;
 }
@@ -71,8 +77,9 @@ std::shared_ptr<const RankBoard> board_of(const RankRecord& record, int64_t shif
     Operation operation = record.last[i];
     if (operation.kind[0] == 0) continue;
     operation.entered = shifted(operation.entered);
-    const auto at = static_cast<size_t>(record.entered - 1 - static_cast<int64_t>(i)) % RankBoard::kOperations;
+    const size_t at = RankBoard::slot_of(record.entered - 1 - static_cast<int64_t>(i));
     board->operations[at].store(operation);
+    board->left[at] = shifted(record.left[i]);
   }
   return board;
 }
@@ -82,12 +89,16 @@ void append(std::string& text, const T& value) {
   text.append(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
-// By its other name first, so that a reader sees a whole file.
-bool replace_file(const std::string& path, const std::string& other, const std::string& text) {
+// By its other name first, so that a reader sees a whole file. Returns an errno, 0 where all went well.
+int replace_file(const std::string& path, const std::string& other, const std::string& text) {
   const int file = open(other.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (file < 0) return false;
-  const bool whole = write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  return close(file) == 0 && whole && std::rename(other.c_str(), path.c_str()) == 0;
+  if (file < 0) return errno;
+  const ssize_t written = write(file, text.data(), text.size());
+  int error = written < 0 ? errno : 0;
+  if (error == 0 && written < static_cast<ssize_t>(text.size())) error = ENOSPC;
+  if (close(file) != 0 && error == 0) error = errno;
+  if (error == 0 && std::rename(other.c_str(), path.c_str()) != 0) error = errno;
+  return error;
 }
 
 }  // namespace
@@ -114,7 +125,7 @@ std::optional<SeenNode> read_node(const std::string& folder, uint64_t job, int n
   return seen;
 }
 
-// The boards may go when the thread's owner does: it looks at them under the lock and before the end alone.
+// The boards may go when the thread's owner does: it looks at them under the lock and not when it is abandoned.
 struct HeartbeatFiles::Shared {
   std::string folder;
   Node node;
@@ -122,7 +133,7 @@ struct HeartbeatFiles::Shared {
 
   std::mutex mutex;
   std::condition_variable changed;
-  bool stopping = false, ended = false;
+  bool stopping = false, ended = false, abandoned = false;
 
   bool is_writer() const {
     for (const auto& [rank, board] : node.ranks) {
@@ -149,20 +160,29 @@ void HeartbeatFiles::write_on(const std::shared_ptr<Shared>& shared) {
   const std::string path = file_of(shared->folder, shared->node.number);
   const std::string other = fmt::format("{}.of-rank-{}", path, shared->node.rank);
   std::unique_lock lock(shared->mutex);
-  bool wrote = false;
+  bool tried = false, warned = false;
   while (!shared->stopping) {
     if (shared->is_writer()) {
       const std::string text = shared->text();
       lock.unlock();
       mkdir(shared->folder.c_str(), 0755);  // by whoever comes first
-      wrote = replace_file(path, other, text) || wrote;
+      const int error = replace_file(path, other, text);
+      tried = true;
+      if (error != 0 && !std::exchange(warned, true)) {
+        log::warning(
+            "{}: cannot be written: {}; as long as it is so, watchdogs of other nodes do not see what this node's "
+            "ranks do; said once",
+            path, std::strerror(error));
+      }
       lock.lock();
     }
     shared->changed.wait_for(lock, std::chrono::duration<double>(shared->period), [&] { return shared->stopping; });
   }
+  const bool is_last = tried && !shared->abandoned && shared->is_writer();
   lock.unlock();
-  if (wrote) {
-    unlink(path.c_str());
+  if (tried) unlink(other.c_str());
+  if (is_last) {
+    unlink(path.c_str());           // else it is another rank's
     rmdir(shared->folder.c_str());  // by whoever is last
   }
   lock.lock();
@@ -183,6 +203,7 @@ HeartbeatFiles::~HeartbeatFiles() {
   shared_->stopping = true;
   shared_->changed.notify_all();
   const bool ended = shared_->changed.wait_for(lock, kLongestEnd, [this] { return shared_->ended; });
+  shared_->abandoned = !ended;
   lock.unlock();
   if (ended) {
     thread_.join();

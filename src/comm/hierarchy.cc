@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/error.h"
+
 namespace mhmoe::comm {
 
 std::optional<NodeGrid> node_grid(int group_size, std::span<const int> nodes) {
@@ -17,6 +19,26 @@ std::optional<NodeGrid> node_grid(int group_size, std::span<const int> nodes) {
     if (step < 0 || (step == 0) != same_node) return std::nullopt;
   }
   return NodeGrid{.nodes = group_size / here, .ranks_per_node = here};
+}
+
+std::vector<int> divide_into_nodes(std::span<const int> machines, int ranks_per_node) {
+  const auto ranks = static_cast<int>(machines.size());
+  if (ranks % ranks_per_node != 0) {
+    fail(ExitCode::kConfig, "parallel.ranks_per_node: {} does not divide the number of ranks, {}", ranks_per_node,
+         ranks);
+  }
+  std::vector<int> nodes;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int node = rank / ranks_per_node, first = node * ranks_per_node;
+    if (machines[static_cast<size_t>(rank)] != machines[static_cast<size_t>(first)]) {
+      fail(ExitCode::kConfig,
+           "parallel.ranks_per_node: with {}, ranks {} and {} would be of one node, but they are on different "
+           "machines; set null, or a number of consecutive ranks that every machine has",
+           ranks_per_node, first, rank);
+    }
+    nodes.push_back(node);
+  }
+  return nodes;
 }
 
 bool use_hierarchy(Hierarchical asked, const NodeGrid& grid, int64_t message_bytes) {

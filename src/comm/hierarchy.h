@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace mhmoe::comm {
 
@@ -21,6 +22,10 @@ struct NodeGrid {
 // Of every group of group_size consecutive ranks; none where they do not all lie alike, or a group's ranks are not in
 // order of their nodes and equally many on each. nodes: of every rank of the job; empty: all on one.
 std::optional<NodeGrid> node_grid(int group_size, std::span<const int> nodes);
+
+// The node of every rank where so many consecutive ranks are one. machines: of every rank; a node lies on one. Throws
+// Error(kConfig).
+std::vector<int> divide_into_nodes(std::span<const int> machines, int ranks_per_node);
 
 // Below this many bytes a message takes a network's latency rather than its bandwidth: about 5 us times 50 GB/s, a
 // 400 Gb/s link from device to device. A machine that differs by a factor of two has one of the settings on and off.

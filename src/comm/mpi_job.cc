@@ -9,6 +9,7 @@
 #include <random>
 #include <thread>
 
+#include "comm/hierarchy.h"
 #include "comm/mpi_check.h"
 #include "comm/mpi_communicator.h"
 #include "comm/mpi_counts.h"
@@ -148,7 +149,7 @@ class MpiJob final : public RanksJob {
 
   void configure(const JobSettings& settings) override {
     watchdog_.set_timeout(settings.timeout_seconds);
-    if (settings.ranks_per_node != 0) divide_into_nodes(settings.ranks_per_node);
+    if (settings.ranks_per_node != 0) divide(settings.ranks_per_node);
     watchdog_.set_nodes(agree_on_name(), node_of_rank_);
   }
   void finish() override {
@@ -201,22 +202,19 @@ class MpiJob final : public RanksJob {
     std::map<int, int> numbers;
     for (const int rank : lowest) numbers.emplace(rank, 0);
     for (auto& [rank, number] : numbers) number = nodes_++;
-    for (const int rank : lowest) node_of_rank_.push_back(numbers[rank]);
+    for (const int rank : lowest) machine_of_rank_.push_back(numbers[rank]);
+    node_of_rank_ = machine_of_rank_;
     node_ = numbers[place_.machine.front()];
     ranks_here_ = static_cast<int>(place_.machine.size());
     local_rank_ = static_cast<int>(std::lower_bound(place_.machine.begin(), place_.machine.end(), place_.rank) -
                                    place_.machine.begin());
   }
-  void divide_into_nodes(int ranks) {
-    if (place_.size % ranks != 0) {
-      fail(ExitCode::kConfig, "parallel.ranks_per_node: {} does not divide the number of ranks, {}", ranks,
-           place_.size);
-    }
+  void divide(int ranks) {
+    node_of_rank_ = divide_into_nodes(machine_of_rank_, ranks);
     ranks_here_ = ranks;
     nodes_ = place_.size / ranks;
     node_ = place_.rank / ranks;
     local_rank_ = place_.rank % ranks;
-    for (int rank = 0; rank < place_.size; ++rank) node_of_rank_[static_cast<size_t>(rank)] = rank / ranks;
   }
   // A number for this job that no other has had.
   uint64_t agree_on_name() {
@@ -229,7 +227,7 @@ class MpiJob final : public RanksJob {
   Place place_;
   std::vector<int> world_;
   Watchdog watchdog_;
-  std::vector<int> node_of_rank_;
+  std::vector<int> machine_of_rank_, node_of_rank_;
   int local_rank_ = 0, ranks_here_ = 1, node_ = 0, nodes_ = 0;
 };
 

@@ -125,7 +125,7 @@ void Watchdog::enter(std::span<const int> group, std::string_view kind, int64_t 
     operation.number = ++known.entered;
   }
   const int64_t index = mine_.entered;
-  const auto at = static_cast<size_t>(index % RankBoard::kOperations);
+  const size_t at = RankBoard::slot_of(index);
   mine_.left[at] = 0;
   mine_.operations[at].store(operation);
   mine_.entered = index + 1;
@@ -150,11 +150,10 @@ void Watchdog::enter_device_wait() {
 void Watchdog::leave() {
   const int64_t index = mine_.waiting_for, since = mine_.waiting_since, end = now();
   mine_.waiting_since = 0;
-  if (index == RankBoard::kDeviceWait) return;
-  const auto at = static_cast<size_t>(index % RankBoard::kOperations);
-  mine_.left[at] = end;
+  if (index == RankBoard::kDeviceWait || !mine_.keeps(index)) return;
+  mine_.left[RankBoard::slot_of(index)] = end;
   if (seconds_of(end - since) <= kSlowSeconds) return;
-  if (const std::optional<Operation> operation = mine_.operations[at].load()) warn_of_slow_rank(*operation);
+  if (const std::optional<Operation> operation = mine_.kept(index)) warn_of_slow_rank(*operation);
 }
 
 void Watchdog::compare_with_peers(const Operation& operation) {
@@ -217,7 +216,8 @@ void Watchdog::watch() {
 bool Watchdog::speaks_first(const Operation& operation) const {
   for (int local = 0; local < local_rank_; ++local) {
     const RankBoard& other = board_.of(local);
-    if (other.find(operation.group, operation.number) && other.waiting_since != 0 && !stands_still(other)) return false;
+    const bool arrived = other.arrival(operation.group, operation.number) == Arrival::kYes;
+    if (arrived && other.waiting_since != 0 && !stands_still(other)) return false;
   }
   return true;
 }
@@ -225,9 +225,7 @@ bool Watchdog::speaks_first(const Operation& operation) const {
 void Watchdog::time_out() {
   const int64_t index = mine_.waiting_for, since = mine_.waiting_since;
   if (since == 0) return;
-  const std::optional<Operation> operation =
-      index == RankBoard::kDeviceWait ? mine_.last()
-                                      : mine_.operations[static_cast<size_t>(index % RankBoard::kOperations)].load();
+  const std::optional<Operation> operation = index == RankBoard::kDeviceWait ? mine_.last() : mine_.kept(index);
   if (operation && !speaks_first(*operation)) std::this_thread::sleep_for(kGraceOfOthers);
   if (claim_report()) {
     const double seconds = seconds_of(now() - since);
@@ -249,6 +247,9 @@ void Watchdog::report(bool of_device, const std::optional<Operation>& operation,
   } else if (operation) {
     text +=
         fmt::format("{} {}; {}", operation->name(), seconds, describe_missing(seen, *operation, ranks_of(*operation)));
+  } else {
+    text += fmt::format("a collective entered {} or more before the last one {}; {}", RankBoard::kOperations, seconds,
+                        describe_behind(seen, rank_));
   }
   std::string file;
   {

@@ -58,12 +58,14 @@ std::string describe_missing(const SeenRanks& seen, const Operation& operation, 
   std::vector<int> elsewhere;
   for (const int number : group) {
     const auto found = seen.find(number);
-    if (found == seen.end()) {
+    const Arrival arrival =
+        found == seen.end() ? Arrival::kUnknown : found->second.board->arrival(operation.group, operation.number);
+    if (arrival == Arrival::kUnknown) {
       elsewhere.push_back(number);
       continue;
     }
     const SeenRank& rank = found->second;
-    if (!rank.board->find(operation.group, operation.number)) {
+    if (arrival == Arrival::kNo) {
       missing.push_back(fmt::format("rank {} did not arrive: {}", number, last_seen(rank)));
     } else if (is_away(rank) || rank.board->waiting_since == 0) {
       late.push_back(fmt::format("rank {} arrived, but is not there any more: {}", number, last_seen(rank)));
@@ -93,7 +95,7 @@ std::string flight_record(const SeenRanks& seen) {
     text += fmt::format("rank {}: {}; heartbeat {:.1f} s ago\n", number, last_seen(other), age(rank.heartbeat));
     const int64_t count = rank.entered;
     for (int64_t j = std::max<int64_t>(0, count - kShown); j < count; ++j) {
-      const auto at = static_cast<size_t>(j % RankBoard::kOperations);
+      const size_t at = RankBoard::slot_of(j);
       const std::optional<Operation> operation = rank.operations[at].load();
       if (!operation) continue;
       const int64_t left = rank.left[at];

@@ -93,9 +93,10 @@ std::string train_text(const TrainReport& report) {
   out += fmt::format("share of peak    {:.1f} % of the {}FLOP/s that a large product reached here\n",
                      100 * report.share_of_peak(), scaled(peak));
   if (report.gpu != nullptr) {
-    const double promised = report.gpu->flops(report.compute);
-    out += fmt::format("MFU              {:.1f} % of the {}FLOP/s of {}'s data sheet\n",
-                       100 * report.model_flops_per_second() / promised, scaled(promised), report.gpu->name);
+    const int world = report.times.layout.world;
+    out += fmt::format("MFU              {:.1f} % of the {}FLOP/s of {}{}'s data sheet\n", 100 * report.mfu(),
+                       scaled(report.promised_flops_per_second()), world == 1 ? "" : fmt::format("{} times ", world),
+                       report.gpu->name);
   }
   out += moe_text(report) + memory_text(report);
   out += fmt::format("\nfloors: {}FLOP/s, {}B/s, measured in this run\n", scaled(peak / report.times.layout.world),
@@ -119,7 +120,7 @@ json::Value train_json(const TrainReport& report) {
   out.add("memory_bytes_per_second", report.measured.bytes_per_second);
   if (report.gpu != nullptr) {
     out.add("gpu", report.gpu->name);
-    out.add("mfu", report.model_flops_per_second() / report.gpu->flops(report.compute));
+    out.add("mfu", report.mfu());
   }
   out.add("ranks", times.layout.world);
   out.add("expert_parallel_size", times.layout.expert_parallel_size);

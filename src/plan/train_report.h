@@ -23,6 +23,9 @@ struct TrainReport {
   // Of all ranks, of which each measured while the others did.
   double peak_flops_per_second() const { return measured.flops(compute) * times.layout.world; }
   double share_of_peak() const { return model_flops_per_second() / peak_flops_per_second(); }
+  // By the data sheet of every rank's GPU, which is known.
+  double promised_flops_per_second() const { return gpu->flops(compute) * times.layout.world; }
+  double mfu() const { return model_flops_per_second() / promised_flops_per_second(); }
   // Where the memory lies that training fills: the process where the device is a CPU, else the arenas.
   int64_t peak_memory_bytes() const;
   // What rows cost on their way through the experts: router, dispatch and combine; of the observed step.

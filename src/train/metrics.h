@@ -55,7 +55,7 @@ struct WindowSums {
 // Collects steps between two log lines.
 class StepWindow {
  public:
-  StepWindow(double flops_per_token, std::optional<double> peak_flops_per_second)
+  StepWindow(double flops_per_token, double peak_flops_per_second)
       : flops_per_token_(flops_per_token), peak_(peak_flops_per_second) {}
 
   // timed: false for a process's first step, which is slower than the rest.
@@ -68,7 +68,7 @@ class StepWindow {
 
  private:
   double flops_per_token_;
-  std::optional<double> peak_;
+  double peak_;
   WindowSums sums_;
 };
 

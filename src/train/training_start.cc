@@ -86,9 +86,8 @@ comm::Layout TrainingRun::layout() const {
   return comm::make_layout(job_.size(), job_.rank(), experts, config_.parallel.expert_parallel_size);
 }
 
-std::optional<double> TrainingRun::peak_of_job(const Backend& backend) const {
-  const std::optional<double> peak = measure_matmul_peak(backend, compute_);
-  return peak ? std::optional(*peak * job_.size()) : std::nullopt;
+double TrainingRun::peak_of_job(const Backend& backend) const {
+  return measure_matmul_peak(backend, compute_) * job_.size();
 }
 
 void TrainingRun::compare_ranks() const {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cli/emulated_program.h"
+#include "plan/gpu.h"
 
 namespace mhmoe::cli {
 namespace {
@@ -107,15 +108,19 @@ TEST_F(Ranks, OnlyOneSpeaksAndEachLineIsThereOnce) {
 }
 
 TEST_F(Ranks, AreTimedTogether) {
-  const Outcome outcome = run_shell(fmt::format(
-      "export OMP_NUM_THREADS=1; timeout 60 {} -np 2 {} bench train tiny.json --device cpu --steps 2 --json --set "
-      "parallel.expert_parallel_size=2",
-      mpirun(), program()));
+  const Outcome outcome =
+      run_shell(fmt::format("export OMP_NUM_THREADS=1; timeout 60 {} -np 2 {} bench train tiny.json --device cpu "
+                            "--steps 2 --json --gpu h100 --set "
+                            "parallel.expert_parallel_size=2",
+                            mpirun(), program()));
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   ASSERT_EQ(lines_of(outcome.out).size(), 1u) << outcome.out;
   const json::Value report = json::parse(outcome.out, "standard output", ExitCode::kBadData);
   EXPECT_EQ(json::member(report, "ranks", json::Kind::kInteger).integer, 2);
   EXPECT_EQ(json::member(report, "expert_parallel_size", json::Kind::kInteger).integer, 2);
+  const double model = json::member(report, "model_flops_per_second", json::Kind::kReal).real;
+  const double promised = 2 * plan::find_gpu("h100").flops(DType::kF32);
+  EXPECT_NEAR(json::member(report, "mfu", json::Kind::kReal).real * promised / model, 1, 1e-6) << "two GPUs' peak";
   const double step = json::member(report, "seconds_per_step", json::Kind::kReal).real;
   for (const char* kind : {"all_to_all", "reduction", "gather"}) {
     const double waiting = json::member(*report.find("waiting_seconds_per_step"), kind, json::Kind::kReal).real;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/hierarchy.h"
+#include "core/error.h"
 
 namespace mhmoe::comm {
 namespace {
@@ -23,6 +24,25 @@ TEST(NodeGrid, IsNoneForOthers) {
   EXPECT_FALSE(node_grid(4, std::vector{0, 0, 1, 1, 2, 3, 4, 5}));
   EXPECT_FALSE(node_grid(4, std::vector{0, 1, 0, 1}));  // dealt out
   EXPECT_FALSE(node_grid(8, std::vector{0, 0, 1, 1, 0, 0, 1, 1}));
+}
+
+std::string refusal(const std::vector<int>& machines, int ranks_per_node) {
+  try {
+    divide_into_nodes(machines, ranks_per_node);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kConfig);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Nodes, LieOnOneMachineEach) {
+  EXPECT_EQ(divide_into_nodes(std::vector{0, 0, 0, 0}, 2), (std::vector{0, 0, 1, 1}));
+  EXPECT_EQ(divide_into_nodes(std::vector{0, 0, 1, 1}, 2), (std::vector{0, 0, 1, 1}));
+  EXPECT_NE(refusal({0, 0, 0, 0}, 8).find("8 does not divide the number of ranks, 4"), std::string::npos);
+  const std::string larger = refusal({0, 0, 1, 1}, 4);
+  EXPECT_NE(larger.find("with 4, ranks 0 and 2 would be of one node"), std::string::npos) << larger;
+  EXPECT_NE(refusal({0, 1, 0, 1}, 2), "") << "dealt out";
 }
 
 TEST(Hierarchy, AutoIsForSmallMessagesOfTwoLevels) {

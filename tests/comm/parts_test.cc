@@ -3,6 +3,7 @@
 
 #include <sched.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <thread>
 
@@ -171,6 +172,46 @@ TEST_F(TwoWatchdogs, OtherGroupsAreOthersAffairs) {
   second_.enter(alone, "all_reduce", 4, "y");
   second_.leave();
   EXPECT_EQ(second_enters("all_gather", 8, "x"), "");
+}
+
+// As the first bucket of a step with many micro-batches' worth of exchanges after it.
+TEST_F(TwoWatchdogs, AWaitForAnOperationThatIsKeptNoMoreTouchesNoOther) {
+  const std::vector<int> alone{0};
+  first_.enter(both_, "all_reduce", 8, "bucket");
+  const int64_t bucket = first_.pause();
+  for (int64_t i = 0; i <= RankBoard::kOperations; ++i) {
+    first_.enter(alone, "all_to_all", 4, "y");
+    first_.pause();
+  }
+  const RankBoard& board = board_.of(0);
+  EXPECT_FALSE(board.keeps(bucket));
+  EXPECT_TRUE(board.keeps(bucket + 2));
+  first_.resume(bucket);
+  EXPECT_NE(board.waiting_since, 0);
+  first_.leave();
+  EXPECT_EQ(board.waiting_since, 0);
+  for (const auto& left : board.left) EXPECT_EQ(left, 0);
+}
+
+// The watchdog's own thread, with nothing of the operation left to tell of.
+TEST_F(TwoWatchdogs, ATimeOutOfAnOperationThatIsKeptNoMoreSaysSo) {
+  const std::vector<int> alone{0};
+  first_.enter(both_, "all_reduce", 8, "bucket");
+  const int64_t bucket = first_.pause();
+  for (int64_t i = 0; i <= RankBoard::kOperations; ++i) {
+    first_.enter(alone, "all_to_all", 4, "y");
+    first_.pause();
+  }
+  testing::internal::CaptureStderr();
+  first_.set_timeout(0.05);
+  first_.resume(bucket);
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  first_.leave();
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_NE(text.find("a collective entered 512 or more before the last one has not finished"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("rank 1 is behind"), std::string::npos) << text;
+  EXPECT_EQ(text.find("did not arrive"), std::string::npos) << text;
 }
 
 TEST_F(TwoWatchdogs, LongTextsAreCut) {

@@ -67,8 +67,9 @@ TEST(Memory, ActivationsDoNotGrowWithTheNumberOfExperts) {
     const train::MemoryNeed need =
         train::measure_memory(config, DeviceKind::kCpu, &cpu::backend().kernels, DType::kF32);
     size_t bytes = 0;
-    for (const auto& [name, size] : need.step_by_name)
+    for (const auto& [name, size] : need.step_by_name) {
       bytes += name.find("expert ") == 0 && name != "expert load" ? size : 0;
+    }
     return bytes;
   };
   EXPECT_GT(activations(few), 0u);

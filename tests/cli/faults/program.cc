@@ -68,7 +68,8 @@ const Backend& open_device(const cli::DeviceOptions& options) {
                                   .create_context = create_context,
                                   .create_communicator = create_communicator,
                                   .unusable_reason = real->unusable_reason,
-                                  .prefers_bf16 = real->prefers_bf16};
+                                  .prefers_bf16 = real->prefers_bf16,
+                                  .nccl_version = real->nccl_version};
   return watched;
 }
 

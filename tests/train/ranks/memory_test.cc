@@ -13,8 +13,9 @@ namespace {
 void choose_the_first(Context& ctx, const ops::RouterForward& args) {
   cpu::backend().kernels.router_forward(ctx, args);
   auto* chosen = args.expert_index.as<int32_t>();
-  for (int64_t i = 0; i < args.expert_index.count(); ++i)
+  for (int64_t i = 0; i < args.expert_index.count(); ++i) {
     chosen[i] = static_cast<int32_t>(i % args.expert_index.cols());
+  }
 }
 
 RunConfig dropless_config(int ranks) {
