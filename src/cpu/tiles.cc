@@ -143,7 +143,7 @@ void narrow_tile(Tile<T, float> whole, const Product2d<Out>& out, Left<T> left, 
 
 void Ahead::add(const void* data, int64_t rows, int64_t row_bytes, int64_t stride) {
   if (rows == 0) return;
-  MHMOE_CHECK(count_ < kRegions, "more than {} regions ahead", kRegions);
+  MHMOE_CHECK(count_ < kRegions, "too many regions to fetch ahead");
   regions_[count_++] = {static_cast<const std::byte*>(data), rows, row_bytes, stride};
   lines_ += rows * ((row_bytes + kLine - 1) / kLine);
 }

@@ -132,7 +132,7 @@ std::vector<OpTime> time_ops(const Backend& backend, const train::RunConfig& con
   train::RunConfig one = config;  // a step of one micro-batch
   one.train.batch_tokens = config.train.micro_batch_sequences * config.data.sequence_length;
   one.train.forbid_host_sync = false;  // ops are timed by waiting
-  one.train.cuda_graphs = false;  // ops are looked at one by one, also where nothing can record them
+  one.train.cuda_graphs = false;       // ops are looked at one by one, also where nothing can record them
   const std::unique_ptr<Context> ctx = context_for(backend, one, compute);
   train::Trainer trainer(*ctx, one, compute);
   const train::HostBatch batch = synthetic_batch(one, trainer.batch_sequences());

@@ -13,6 +13,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
+#include "core/safetensors_header.h"
 #include "train/checkpoint_folder.h"
 
 namespace mhmoe::train {

@@ -1,8 +1,8 @@
 // The whole program as several ranks of the emulated CUDA device and the emulated NCCL: what it trains is what the same
 // ranks train on the CPU, up to rounding, and the same bytes whatever the order of work on streams.
 // Tried: without the wait for rows in comm/dispatch.cc the loss of the first step is not a number, with a capacity and
-// without, as memory that nothing was written to holds none; without the one in finish() of train/gradients.cc a capture
-// fails with "unjoined work" (69).
+// without, as memory that nothing was written to holds none; without the one in finish() of train/gradients.cc a
+// capture fails with "unjoined work" (69).
 #include "cli/emulated_program.h"
 #include "core/safetensors.h"
 

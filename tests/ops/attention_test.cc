@@ -115,8 +115,8 @@ class AttentionTest : public OpTest {
   }
 
   // Float error: sums over head_size and keys of numbers of order 1, so some tens of roundings of numbers below about
-  // 10; bf16 rounds results, and the backward pass reads a rounded `out`. Probabilities may be rounded to bf16 too before
-  // they are multiplied with values, as tensor cores want it.
+  // 10; bf16 rounds results, and the backward pass reads a rounded `out`. Probabilities may be rounded to bf16 too
+  // before they are multiplied with values, as tensor cores want it.
   void check(const AttentionShape& s, DType dtype, const Lengths& lengths = {}) {
     const int64_t tokens = s.batch * s.sequence_length, width = s.heads * s.head_size;
     const Tensor qkv = random(dtype, {tokens, 3 * width}), grad_out = random(dtype, {tokens, width});
