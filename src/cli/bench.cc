@@ -63,10 +63,7 @@ void run_ops(const BenchCommand& command) {
 
 void run_train(const BenchCommand& command) {
   Job& job = comm::job();
-  train::RunConfig config;
-  comm::agree_after(job, [&] { config = load_with_vocabulary(command.file, command.overrides); });
-  comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
-                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds)});
+  const train::RunConfig config = load_for_job(job, command.file, command.overrides);
   const Backend& backend = open_to_measure(command.device);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
   // Steps first: the peak of the process's memory is theirs.

@@ -116,10 +116,7 @@ json::Value dispatch_object(const std::vector<plan::DispatchRow>& rows) {
 // What a configuration's MoE layer sends, by the ranks of a training run.
 void run_dispatch(const BenchComm& command) {
   Job& job = comm::job();
-  train::RunConfig config;
-  comm::agree_after(job, [&] { config = load_with_vocabulary(command.file, command.overrides); });
-  comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
-                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds)});
+  const train::RunConfig config = load_for_job(job, command.file, command.overrides);
   const Backend& backend = open_to_measure(command.device);
   const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));

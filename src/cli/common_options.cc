@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "comm/job.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
 #include "cpu/backend.h"
@@ -57,6 +58,14 @@ train::RunConfig load_with_vocabulary(const std::string& file, const std::vector
          file, tokenizer);
   }
   config.model.vocab_size = data::load_tokenizer(tokenizer)->vocab_size();
+  return config;
+}
+
+train::RunConfig load_for_job(Job& job, const std::string& file, const std::vector<std::string>& overrides) {
+  train::RunConfig config;
+  comm::agree_after(job, [&] { config = load_with_vocabulary(file, overrides); });
+  comm::configure_job({.ranks_per_node = static_cast<int>(config.parallel.ranks_per_node),
+                       .timeout_seconds = static_cast<double>(config.parallel.timeout_seconds)});
   return config;
 }
 

@@ -30,5 +30,7 @@ const Backend& open_to_measure(const DeviceOptions& options);
 // A configuration whose model's size is wanted, so model.vocab_size is filled in: with what it says, or with the size
 // of its tokenizer where that file exists. Throws Error(kMissingInput) where neither does.
 train::RunConfig load_with_vocabulary(const std::string& file, const std::vector<std::string>& overrides);
+// The same on every rank of the job, whose nodes and time-out it sets.
+train::RunConfig load_for_job(Job& job, const std::string& file, const std::vector<std::string>& overrides);
 
 }  // namespace mhmoe::cli
