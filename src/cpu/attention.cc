@@ -104,9 +104,30 @@ void scale_row(float* row, float scale, int64_t count) {
   for (int64_t i = 0; i < count; ++i) row[i] *= scale;
 }
 
+// Where a head of a sequence lies: its first token, its columns in a [tokens, width] tensor, its first log_sum_exp.
+struct Place {
+  Place(const Sizes& sizes, int64_t sequence, int64_t head)
+      : token(sequence * sizes.length),
+        column(head * sizes.size),
+        width(sizes.heads * sizes.size),
+        row((sequence * sizes.heads + head) * sizes.length) {}
+  int64_t token, column, width, row;
+};
+
+// A head's queries, keys and values, or their gradients, of a [tokens, 3 width] tensor.
+template <class T>
+struct Qkv {
+  Qkv(const Tensor& qkv, const Place& at)
+      : q(qkv, at.token, at.column),
+        k(qkv, at.token, at.width + at.column),
+        v(qkv, at.token, 2 * at.width + at.column) {}
+  Head<T> q, k, v;
+};
+
 template <class T>
 struct ForwardHead {
-  Head<T> q, k, v, out;
+  Qkv<T> in;
+  Head<T> out;
   float* log_sum_exp;
 };
 
@@ -128,7 +149,7 @@ void forward_tile(Rooms& rooms, const Sizes& sizes, const ForwardHead<T>& head, 
   }
   const Strip<T> strip(rooms.scores, rooms.rounded, sizes.length);
   const int64_t width = whole_units<T>(visible);
-  const Left<T> queries = left_operand(rooms.query, head.q.from(first), rows, size);
+  const Left<T> queries = left_operand(rooms.query, head.in.q.from(first), rows, size);
   multiply<T, float>({strip.scores, strip.ld}, queries, keys, rows, visible, size);
   float inverse_sum[kQueryTile];
   for (int64_t r = 0; r < rows; ++r) {
@@ -149,8 +170,9 @@ void forward_tile(Rooms& rooms, const Sizes& sizes, const ForwardHead<T>& head, 
 
 template <class T>
 struct BackwardHead {
-  Head<T> q, k, v, out, grad_out;
-  Head<T> grad_q, grad_k, grad_v;
+  Qkv<T> in;
+  Head<T> out, grad_out;
+  Qkv<T> grad;
   const float* log_sum_exp;
 };
 
@@ -185,13 +207,13 @@ void backward_tile(Rooms& rooms, const Sizes& sizes, const BackwardHead<T>& head
   const int64_t rows = std::min(kQueryTile, sizes.length - first), size = sizes.size;
   const int64_t visible = sizes.visible(first + rows - 1);
   if (visible == 0) {
-    for (int64_t r = 0; r < rows; ++r) std::fill_n(head.grad_q.row(first + r), size, T{});
+    for (int64_t r = 0; r < rows; ++r) std::fill_n(head.grad.q.row(first + r), size, T{});
     return;
   }
   const Strip<T> strip(rooms.scores, rooms.rounded, sizes.length);
   const Strip<T> grads(rooms.grads, rooms.rounded_grads, sizes.length);
   const int64_t width = whole_units<T>(visible);
-  const Left<T> queries = left_operand(rooms.query, head.q.from(first), rows, size);
+  const Left<T> queries = left_operand(rooms.query, head.in.q.from(first), rows, size);
   multiply<T, float>({strip.scores, strip.ld}, queries, shared.keys, rows, visible, size);
   const Left<T> grad_out = left_operand(rooms.grad_out, head.grad_out.from(first), rows, size);
   multiply<T, float>({grads.scores, grads.ld}, grad_out, shared.values, rows, visible, size);
@@ -202,79 +224,75 @@ void backward_tile(Rooms& rooms, const Sizes& sizes, const BackwardHead<T>& head
     strip.finish_row(r, width);
     grads.finish_row(r, width);
   }
-  multiply<T, T>({head.grad_q.row(first), head.grad_q.ld}, grads.left(rooms.left, rows, width), shared.key_rows, rows,
+  multiply<T, T>({head.grad.q.row(first), head.grad.q.ld}, grads.left(rooms.left, rows, width), shared.key_rows, rows,
                  size, width);
   const auto add_product = [&](float* out, const Strip<T>& left, const Stored<T>& right) {
     multiply<T, float>({.data = out, .ld = size, .add = true}, left.transposed(rooms.left, rows, visible),
                        right_operand(rooms.right, right, rows, size), visible, size, rows);
   };
-  add_product(shared.grad_k, grads, head.q.from(first));
+  add_product(shared.grad_k, grads, head.in.q.from(first));
   add_product(shared.grad_v, strip, head.grad_out.from(first));
 }
 
 template <class T>
-void forward_head(const ops::AttentionForward& args, const Sizes& sizes, int64_t sequence, int64_t head_number) {
+void forward_head(const ops::AttentionForward& args, const Sizes& sizes, const Place& at) {
   thread_local Rooms rooms;
-  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head_number * sizes.size;
-  const ForwardHead<T> head = {
-      .q = Head<T>(args.qkv, token, column),
-      .k = Head<T>(args.qkv, token, width + column),
-      .v = Head<T>(args.qkv, token, 2 * width + column),
-      .out = Head<T>(args.out, token, column),
-      .log_sum_exp = args.log_sum_exp.as<float>() + (sequence * sizes.heads + head_number) * sizes.length};
-  const Right<T> keys = right_operand(rooms.key, head.k.transposed(), sizes.size, sizes.keys);
-  const Right<T> values = right_operand(rooms.value, head.v.from(0), sizes.keys, sizes.size);
+  const ForwardHead<T> head = {.in = Qkv<T>(args.qkv, at),
+                               .out = Head<T>(args.out, at.token, at.column),
+                               .log_sum_exp = args.log_sum_exp.as<float>() + at.row};
+  const Right<T> keys = right_operand(rooms.key, head.in.k.transposed(), sizes.size, sizes.keys);
+  const Right<T> values = right_operand(rooms.value, head.in.v.from(0), sizes.keys, sizes.size);
   for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
     forward_tile(rooms, sizes, head, keys, values, first);
   }
 }
 
 template <class T>
-void backward_head(const ops::AttentionBackward& args, const Sizes& sizes, int64_t sequence, int64_t head_number) {
+void backward_head(const ops::AttentionBackward& args, const Sizes& sizes, const Place& at) {
   thread_local Rooms rooms;
-  const int64_t width = sizes.heads * sizes.size, token = sequence * sizes.length, column = head_number * sizes.size;
-  const BackwardHead<T> head = {
-      .q = Head<T>(args.qkv, token, column),
-      .k = Head<T>(args.qkv, token, width + column),
-      .v = Head<T>(args.qkv, token, 2 * width + column),
-      .out = Head<T>(args.out, token, column),
-      .grad_out = Head<T>(args.grad_out, token, column),
-      .grad_q = Head<T>(args.grad_qkv, token, column),
-      .grad_k = Head<T>(args.grad_qkv, token, width + column),
-      .grad_v = Head<T>(args.grad_qkv, token, 2 * width + column),
-      .log_sum_exp = args.log_sum_exp.as<const float>() + (sequence * sizes.heads + head_number) * sizes.length};
-  const KeysAndValues<T> shared = {.keys = right_operand(rooms.key, head.k.transposed(), sizes.size, sizes.keys),
-                                   .key_rows = right_operand(rooms.key_rows, head.k.from(0), sizes.keys, sizes.size),
-                                   .values = right_operand(rooms.value, head.v.transposed(), sizes.size, sizes.keys),
-                                   .grad_k = rooms.grad_key.floats(sizes.length * sizes.size),
-                                   .grad_v = rooms.grad_value.floats(sizes.length * sizes.size)};
-  for (float* sum : {shared.grad_k, shared.grad_v}) std::fill_n(sum, sizes.length * sizes.size, 0.0f);
+  const BackwardHead<T> head = {.in = Qkv<T>(args.qkv, at),
+                                .out = Head<T>(args.out, at.token, at.column),
+                                .grad_out = Head<T>(args.grad_out, at.token, at.column),
+                                .grad = Qkv<T>(args.grad_qkv, at),
+                                .log_sum_exp = args.log_sum_exp.as<const float>() + at.row};
+  const auto& [q, k, v] = head.in;
+  const int64_t sums = sizes.length * sizes.size;
+  const KeysAndValues<T> shared = {.keys = right_operand(rooms.key, k.transposed(), sizes.size, sizes.keys),
+                                   .key_rows = right_operand(rooms.key_rows, k.from(0), sizes.keys, sizes.size),
+                                   .values = right_operand(rooms.value, v.transposed(), sizes.size, sizes.keys),
+                                   .grad_k = rooms.grad_key.floats(sums),
+                                   .grad_v = rooms.grad_value.floats(sums)};
+  for (float* sum : {shared.grad_k, shared.grad_v}) std::fill_n(sum, sums, 0.0f);
   for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
     backward_tile(rooms, sizes, head, shared, first);
   }
   for (int64_t t = 0; t < sizes.length; ++t) {
-    store_row(head.grad_k.row(t), shared.grad_k + t * sizes.size, sizes.size);
-    store_row(head.grad_v.row(t), shared.grad_v + t * sizes.size, sizes.size);
+    store_row(head.grad.k.row(t), shared.grad_k + t * sizes.size, sizes.size);
+    store_row(head.grad.v.row(t), shared.grad_v + t * sizes.size, sizes.size);
   }
+}
+
+// body(sizes, place) for every head of every sequence.
+template <class Args, class Body>
+void parallel_heads(const Args& args, Body body) {
+  const int64_t heads = args.shape.heads;
+  parallel_tasks(args.shape.batch * heads, [&](int64_t task, int /*thread*/) {
+    const Sizes sizes(args, task / heads);
+    body(sizes, Place(sizes, task / heads, task % heads));
+  });
 }
 
 }  // namespace
 
 void attention_forward(Context& /*ctx*/, const ops::AttentionForward& args) {
-  const int64_t heads = args.shape.heads;
   dispatch_float(args.qkv.dtype, [&](auto zero) {
-    parallel_tasks(args.shape.batch * heads, [&](int64_t task, int /*thread*/) {
-      forward_head<decltype(zero)>(args, Sizes(args, task / heads), task / heads, task % heads);
-    });
+    parallel_heads(args, [&](const Sizes& sizes, const Place& at) { forward_head<decltype(zero)>(args, sizes, at); });
   });
 }
 
 void attention_backward(Context& /*ctx*/, const ops::AttentionBackward& args) {
-  const int64_t heads = args.shape.heads;
   dispatch_float(args.qkv.dtype, [&](auto zero) {
-    parallel_tasks(args.shape.batch * heads, [&](int64_t task, int /*thread*/) {
-      backward_head<decltype(zero)>(args, Sizes(args, task / heads), task / heads, task % heads);
-    });
+    parallel_heads(args, [&](const Sizes& sizes, const Place& at) { backward_head<decltype(zero)>(args, sizes, at); });
   });
 }
 

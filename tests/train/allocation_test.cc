@@ -72,8 +72,8 @@ void* allocate(size_t bytes, size_t alignment) {
 namespace mhmoe::train {
 namespace {
 
-int64_t allocations_of_a_step(const RunConfig& config, DType compute) {
-  const ThreadCount one_thread{1};  // what threads allocate when they start is theirs
+int64_t allocations_of_a_step(const RunConfig& config, DType compute, int threads) {
+  const ThreadCount count(threads);
   CpuTrainer run(config, compute);
   const HostBatch batch = random_batch(config, 1);
   std::array<void*, 1> unused;
@@ -105,7 +105,9 @@ TEST(Allocation, AStepAllocatesNothing) {
   everything.train.recompute = Recompute::kBlock;
   for (const RunConfig& config : {fixed, dense, dropless, everything}) {
     for (const DType compute : {DType::kF32, DType::kBF16}) {
-      EXPECT_EQ(allocations_of_a_step(config, compute), 0) << to_string(compute);
+      for (const int threads : {1, 2}) {
+        EXPECT_EQ(allocations_of_a_step(config, compute, threads), 0) << to_string(compute) << ", " << threads;
+      }
     }
   }
 }
