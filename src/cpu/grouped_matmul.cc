@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kRowBlock = 80 * kTileRows;
 constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kInnerBlock = 512;
+constexpr int64_t kGradColumns = 1024, kGradRows = 192;
 constexpr int64_t kPanelBytes = int64_t{1} << 19;
 
 // One thread's share of the work: some rows and some columns of one expert.
@@ -93,7 +94,7 @@ void multiply_weight_grad(const ops::GroupedWeightGrad& args) {
   const int64_t n = args.grad_out.cols(), k = args.x.cols();
   const auto *begin = args.groups.begin.as<const int32_t>(), *rows = args.groups.rows.as<const int32_t>();
   const auto& blocks = blocks_of(
-      args.groups.rows.count(), [&](int64_t e) { return rows[e] > 0 ? n : 0; }, kColumnBlock, k, kColumnBlock);
+      args.groups.rows.count(), [&](int64_t e) { return rows[e] > 0 ? n : 0; }, kGradRows, k, kGradColumns);
   const auto out_of = [&](const Block& block) {
     return args.grad_weight.as<float>() + (block.expert * n + block.row) * k + block.col;
   };

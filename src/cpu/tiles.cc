@@ -152,22 +152,25 @@ template <class T, class Out>
 void multiply(Product2d<Out> out, Left<T> left, Right<T> right, int64_t m, int64_t n, int64_t k, Ahead ahead) {
   constexpr int64_t kTilesAhead = 4;
   // Tiles of nearly the same height: a low last one would use the registers badly.
-  const int64_t count = units<T>(k), tiles = (m + kTileRows - 1) / kTileRows;
+  const int64_t count = units<T>(k), tiles = (m + kTileRows - 1) / kTileRows, panels = (n + kTileCols - 1) / kTileCols;
   const int64_t lines = std::min(count, ahead.lines() / (tiles * std::max<int64_t>(n / kTileCols, 1)));
-  for (int64_t col = 0; col < n; col += kTileCols) {
+  // A panel stays in the first cache for all rows; but sums that are added to what memory holds are taken along its
+  // rows, as processors fetch ahead.
+  const int64_t row_step = out.add ? panels : 1, col_step = out.add ? 1 : tiles;
+  const auto first_row = [&](int64_t i) { return m * (i / row_step % tiles) / tiles; };
+  const auto first_col = [&](int64_t i) { return i / col_step % panels * kTileCols; };
+  for (int64_t i = 0; i < tiles * panels; ++i) {
+    const int64_t row = first_row(i), col = first_col(i), t = i / row_step % tiles;
+    const int64_t rows = m * (t + 1) / tiles - row;
     const Unit<T>* panel = right.data + col * right.units;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t begin = m * t / tiles, rows = m * (t + 1) / tiles - begin;
-      const Product2d<Out> part = {out.data + begin * out.ld + col, out.ld,
-                                   out.bias == nullptr ? nullptr : out.bias + col, out.add};
-      const Left<T> some = {left.data + begin * left.row, left.row, left.inner};
-      if (n - col >= kTileCols) {
-        const int64_t later = t + kTilesAhead;
-        const Out* soon = out.data + m * (later % tiles) / tiles * out.ld + col + later / tiles * kTileCols;
-        kTiles<T, Out>[rows - 1](part, some, panel, count, ahead, lines, soon);
-      } else {
-        narrow_tile<T, Out>(kTiles<T, float>[rows - 1], part, some, panel, count, rows, n - col);
-      }
+    const Product2d<Out> part = {out.data + row * out.ld + col, out.ld, out.bias == nullptr ? nullptr : out.bias + col,
+                                 out.add};
+    const Left<T> some = {left.data + row * left.row, left.row, left.inner};
+    if (n - col >= kTileCols) {
+      const Out* soon = out.data + first_row(i + kTilesAhead) * out.ld + first_col(i + kTilesAhead);
+      kTiles<T, Out>[rows - 1](part, some, panel, count, ahead, lines, soon);
+    } else {
+      narrow_tile<T, Out>(kTiles<T, float>[rows - 1], part, some, panel, count, rows, n - col);
     }
   }
 }
