@@ -5,9 +5,11 @@
 #include <vector>
 
 #include "core/parallel_for.h"
+#include "cpu/blocks.h"
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
 #include "cpu/tiles.h"
+#include "cpu/weight_grad.h"
 
 namespace mhmoe::cpu {
 namespace {
@@ -16,41 +18,7 @@ namespace {
 // second-level cache.
 constexpr int64_t kRowBlock = 80 * kTileRows;
 constexpr int64_t kColumnBlock = 256;
-constexpr int64_t kInnerBlock = 512;
-constexpr int64_t kGradColumns = 1024, kGradRows = 192;
 constexpr int64_t kPanelBytes = int64_t{1} << 19;
-
-// One thread's share of the work: some rows and some columns of one expert.
-struct Block {
-  int64_t expert, row, rows, col, cols;
-};
-
-// All experts' blocks of `rows_of` rows and `cols` columns, at most so large each. Rows count from the expert's first.
-template <class RowsOf>
-const std::vector<Block>& blocks_of(int64_t experts, RowsOf rows_of, int64_t row_block, int64_t cols,
-                                    int64_t col_block) {
-  thread_local std::vector<Block> blocks;
-  blocks.clear();
-  for (int64_t e = 0; e < experts; ++e) {
-    const int64_t rows = rows_of(e);
-    for (int64_t row = 0; row < rows; row += row_block) {
-      for (int64_t col = 0; col < cols; col += col_block) {
-        blocks.push_back({e, row, std::min(row_block, rows - row), col, std::min(col_block, cols - col)});
-      }
-    }
-  }
-  return blocks;
-}
-
-// body(block, next) for every block; next: one that the same thread will probably get, or null.
-template <class Body>
-void parallel_blocks(const std::vector<Block>& blocks, Body body) {
-  const auto count = static_cast<int64_t>(blocks.size());
-  const int64_t threads = thread_count();
-  parallel_tasks(count, [&](int64_t task, int /*thread*/) {
-    body(blocks[task], task + threads < count ? &blocks[task + threads] : nullptr);
-  });
-}
 
 // Columns of a right operand of `inner` units that share a thread's cache.
 int64_t columns_in_cache(int64_t inner) {
@@ -88,36 +56,6 @@ void multiply_rows(const ops::GroupedMatmul& args) {
   });
 }
 
-// A block is some columns of grad_out and some of x; its sums run over the expert's rows in fixed pieces.
-template <class T>
-void multiply_weight_grad(const ops::GroupedWeightGrad& args) {
-  const int64_t n = args.grad_out.cols(), k = args.x.cols();
-  const auto *begin = args.groups.begin.as<const int32_t>(), *rows = args.groups.rows.as<const int32_t>();
-  const auto& blocks = blocks_of(
-      args.groups.rows.count(), [&](int64_t e) { return rows[e] > 0 ? n : 0; }, kGradRows, k, kGradColumns);
-  const auto out_of = [&](const Block& block) {
-    return args.grad_weight.as<float>() + (block.expert * n + block.row) * k + block.col;
-  };
-  const auto *grads = args.grad_out.as<const T>(), *xs = args.x.as<const T>();
-  parallel_blocks(blocks, [&](const Block& block, const Block* next) {
-    thread_local Scratch left_room, right_room;
-    for (int64_t done = 0; done < rows[block.expert]; done += kInnerBlock) {
-      const int64_t row = begin[block.expert] + done;
-      const int64_t count = std::min<int64_t>(kInnerBlock, rows[block.expert] - done);
-      const Left<T> left = left_operand<T>(left_room, {grads + row * n + block.row, n, true}, block.rows, count);
-      const Right<T> right = right_operand<T>(right_room, {xs + row * k + block.col, k}, count, block.cols);
-      Ahead ahead;
-      if (next != nullptr && done == 0) {
-        const int64_t next_row = begin[next->expert], next_count = std::min<int64_t>(kInnerBlock, rows[next->expert]);
-        ahead.add(grads + next_row * n + next->row, next_count, next->rows, n);
-        ahead.add(xs + next_row * k + next->col, next_count, next->cols, k);
-      }
-      multiply<T, float>({.data = out_of(block), .ld = k, .add = true}, left, right, block.rows, block.cols, count,
-                         ahead);
-    }
-  });
-}
-
 }  // namespace
 
 void grouped_matmul(Context& ctx, const ops::GroupedMatmul& args) {
@@ -132,7 +70,13 @@ void grouped_matmul(Context& ctx, const ops::GroupedMatmul& args) {
 }
 
 void grouped_weight_grad(Context& /*ctx*/, const ops::GroupedWeightGrad& args) {
-  dispatch_float(args.x.dtype, [&](auto zero) { multiply_weight_grad<decltype(zero)>(args); });
+  const RowRanges ranges = {args.groups.begin.as<const int32_t>(), args.groups.rows.as<const int32_t>(),
+                            args.groups.rows.count()};
+  dispatch_float(args.x.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    add_weight_gradients<T>(args.grad_weight.as<float>(), {args.grad_out.as<const T>(), args.grad_out.cols()},
+                            {args.x.as<const T>(), args.x.cols()}, ranges);
+  });
 }
 
 namespace {

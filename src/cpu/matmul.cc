@@ -8,6 +8,7 @@
 #include "cpu/product.h"
 #include "cpu/scratch.h"
 #include "cpu/simd_math.h"
+#include "cpu/weight_grad.h"
 
 namespace mhmoe::cpu {
 namespace {
@@ -51,6 +52,20 @@ void add_bias_only(Context& ctx, const ops::Matmul& args) {
   });
 }
 
+// A product that adds to much more than it reads, as the gradient of an embedding table does: bound by memory.
+bool adds_to_much(const ops::Matmul& args, int64_t k) {
+  return args.transpose_a && !args.transpose_b && args.bias.empty() && !args.addend.empty() && k <= kWeightGradPiece;
+}
+
+void add_weight_gradient(const ops::Matmul& args, int64_t k) {
+  const int32_t begin = 0, rows = static_cast<int32_t>(k);
+  dispatch_float(args.a.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    add_weight_gradients<T>(args.out.as<float>(), {args.a.as<const T>(), args.a.cols()},
+                            {args.b.as<const T>(), args.b.cols()}, {&begin, &rows, 1});
+  });
+}
+
 }  // namespace
 
 void matmul(Context& ctx, const ops::Matmul& args) {
@@ -60,6 +75,7 @@ void matmul(Context& ctx, const ops::Matmul& args) {
   // A separate addend is copied first: one pass more, and one kind of product fewer.
   if (!args.addend.empty()) ctx.copy(args.out, args.addend);
   if (k == 0) return add_bias_only(ctx, args);
+  if (adds_to_much(args, k)) return add_weight_gradient(args, k);
   const ProductKind kind = {.m = m,
                             .n = n,
                             .k = k,
