@@ -61,7 +61,7 @@ struct Sizes {
 template <class T>
 struct Strip {
   Strip(Scratch& scores_room, Scratch& rounded_room, int64_t length)
-      : ld((length + 1) / 2 * 2), scores(scores_room.floats(kQueryTile * ld)) {
+      : ld(whole_steps(length)), scores(scores_room.floats(kQueryTile * ld)) {
     if constexpr (kPaired<T>) {
       rounded = static_cast<T*>(rounded_room.bytes(static_cast<size_t>(kQueryTile * ld) * sizeof(T)));
     }
@@ -154,8 +154,7 @@ void forward_tile(Rooms& rooms, const Sizes& sizes, const ForwardHead<T>& head, 
   float inverse_sum[kQueryTile];
   for (int64_t r = 0; r < rows; ++r) {
     float max = 0;
-    scale_row(strip.row(r), sizes.scale, visible);
-    const float sum = softmax_numerators(strip.row(r), sizes.visible(first + r), width, max);
+    const float sum = softmax_numerators(strip.row(r), sizes.scale, sizes.visible(first + r), width, max);
     inverse_sum[r] = 1.0f / sum;
     head.log_sum_exp[first + r] = max + std::log(sum);
     strip.finish_row(r, width);
@@ -186,8 +185,11 @@ struct KeysAndValues {
 // scores: q k^T, becomes the probabilities p; grad: grad_out v^T, becomes scale * p * (grad - delta).
 void score_gradients(float* scores, float* grad, int64_t visible, int64_t strip, float scale, float log_sum_exp,
                      float delta) {
+  const int64_t count = whole_steps(visible);
+  std::fill(scores + visible, scores + count, 0.0f);
+  std::fill(grad + visible, grad + count, 0.0f);
 #pragma omp simd
-  for (int64_t i = 0; i < visible; ++i) {
+  for (int64_t i = 0; i < count; ++i) {
     scores[i] = fast_exp(scores[i] * scale - log_sum_exp);
     grad[i] = scores[i] * (grad[i] - delta) * scale;
   }

@@ -35,7 +35,7 @@ class CachedHead {
     const int64_t positions = first_ + length_;
     const float* keys = in_f32(keys_, positions * size_, key_scratch);
     const float* values = in_f32(values_, positions * size_, value_scratch);
-    float* query = row_scratch.floats(2 * size_ + positions);
+    float* query = row_scratch.floats(2 * size_ + whole_steps(positions));
     float *sum = query + size_, *scores = sum + size_;
     for (int64_t i = 0; i < length_; ++i) {
       load_row(query, qkv_ + i * 3 * width_, size_);
@@ -65,9 +65,9 @@ class CachedHead {
 
   void attend(float* sum, float* scores, const float* query, const float* keys, const float* values,
               int64_t visible) const {
-    for (int64_t j = 0; j < visible; ++j) scores[j] = scale_ * dot(query, keys + j * size_, size_);
+    for (int64_t j = 0; j < visible; ++j) scores[j] = dot(query, keys + j * size_, size_);
     float max = 0;
-    const float inverse_sum = 1.0f / softmax_numerators(scores, visible, visible, max);
+    const float inverse_sum = 1.0f / softmax_numerators(scores, scale_, visible, visible, max);
     std::fill_n(sum, size_, 0.0f);
     for (int64_t j = 0; j < visible; ++j) {
       const float* value = values + j * size_;
