@@ -19,13 +19,15 @@ std::string name_of(const ops::Matmul& args) {
                      transposed(args.b, args.transpose_b), args.bias.empty() ? "" : " + bias",
                      args.addend.empty() ? "" : " + addend");
 }
+std::string attention_name(std::string_view op, const ops::AttentionShape& shape, const Tensor& qkv) {
+  return fmt::format("{} of {} x {} tokens, {} heads, {}", op, shape.batch, shape.sequence_length, shape.heads,
+                     qkv.describe());
+}
 std::string name_of(const ops::AttentionForward& args) {
-  return fmt::format("attention_forward of {} x {} tokens, {} heads, {}", args.shape.batch, args.shape.sequence_length,
-                     args.shape.heads, args.qkv.describe());
+  return attention_name("attention_forward", args.shape, args.qkv);
 }
 std::string name_of(const ops::AttentionBackward& args) {
-  return fmt::format("attention_backward of {} x {} tokens, {} heads, {}", args.shape.batch, args.shape.sequence_length,
-                     args.shape.heads, args.qkv.describe());
+  return attention_name("attention_backward", args.shape, args.qkv);
 }
 // One expert's; how many experts and rows a call has differs between layouts.
 std::string name_of(const ops::GroupedMatmul& args) {
@@ -91,15 +93,11 @@ class Check {
     return compare_threads(name, args.out, [&] { ops::matmul(ctx_, args); });
   }
   uint64_t run(const std::string& name, ops::AttentionForward args) const {
-    one_sequence(args.shape, {&args.out, &args.log_sum_exp, &args.qkv});
-    for (Tensor* tensor : {&args.out, &args.log_sum_exp, &args.qkv}) instantiate(*tensor);
+    instantiate_one_sequence(args.shape, {&args.out, &args.log_sum_exp, &args.qkv});
     return compare_threads(name, args.out, [&] { ops::attention_forward(ctx_, args); });
   }
   uint64_t run(const std::string& name, ops::AttentionBackward args) const {
-    one_sequence(args.shape, {&args.grad_qkv, &args.grad_out, &args.qkv, &args.out, &args.log_sum_exp});
-    for (Tensor* tensor : {&args.grad_qkv, &args.grad_out, &args.qkv, &args.out, &args.log_sum_exp}) {
-      instantiate(*tensor);
-    }
+    instantiate_one_sequence(args.shape, {&args.grad_qkv, &args.grad_out, &args.qkv, &args.out, &args.log_sum_exp});
     return compare_threads(name, args.grad_qkv, [&] { ops::attention_backward(ctx_, args); });
   }
   uint64_t run(const std::string& name, ops::GroupedMatmul args) const {
@@ -108,9 +106,7 @@ class Check {
     const Groups groups = uneven(args.a.rows(), args.weight.dims[0]);
     args.groups = groups.tensors;
     ops::grouped_matmul(ctx_, args);
-    for (const int64_t e : some_of(args.weight.dims[0])) {
-      const ArenaScope scope(ctx_.step());
-      const int64_t begin = groups.begin[static_cast<size_t>(e)], rows = groups.rows[static_cast<size_t>(e)];
+    compare_alone(name, groups, [&](int64_t e, int64_t begin, int64_t rows) {
       ops::GroupedMatmul alone = args;
       alone.a = moved(args.a.slice_rows(begin, rows));
       alone.out = noise_.make(ctx_, Tensor(nullptr, args.out.dtype, {rows + 1, args.out.cols()}, ctx_.kind()));
@@ -119,8 +115,8 @@ class Check {
       alone.groups = only(rows);
       const Tensor result = alone.out.slice_rows(1, rows);
       const uint64_t hash = compare_threads(name, result, [&] { ops::grouped_matmul(ctx_, alone); });
-      if (hash != hash_of(args.out.slice_rows(begin, rows))) refuse_company(name);
-    }
+      return hash == hash_of(args.out.slice_rows(begin, rows));
+    });
     return hash_of(args.out);
   }
   uint64_t run(const std::string& name, ops::GroupedWeightGrad args) const {
@@ -129,9 +125,7 @@ class Check {
     args.groups = groups.tensors;
     ctx_.fill_zero(args.grad_weight);
     ops::grouped_weight_grad(ctx_, args);
-    for (const int64_t e : some_of(args.grad_weight.dims[0])) {
-      const ArenaScope scope(ctx_.step());
-      const int64_t begin = groups.begin[static_cast<size_t>(e)], rows = groups.rows[static_cast<size_t>(e)];
+    compare_alone(name, groups, [&](int64_t e, int64_t begin, int64_t rows) {
       ops::GroupedWeightGrad alone = args;
       alone.x = moved(args.x.slice_rows(begin, rows));
       alone.grad_out = moved(args.grad_out.slice_rows(begin, rows));
@@ -141,8 +135,8 @@ class Check {
         ctx_.fill_zero(alone.grad_weight);
         ops::grouped_weight_grad(ctx_, alone);
       });
-      if (hash != hash_of(expert(args.grad_weight, e))) refuse_company(name);
-    }
+      return hash == hash_of(expert(args.grad_weight, e));
+    });
     return hash_of(args.grad_weight);
   }
 
@@ -153,12 +147,14 @@ class Check {
   };
 
   // Sequences of a batch do not meet; with one head they are what threads share, so then all are kept.
-  static void one_sequence(ops::AttentionShape& shape, std::initializer_list<Tensor*> tensors) {
-    if (shape.heads == 1) return;
-    for (Tensor* tensor : tensors) tensor->dims[0] /= shape.batch;
-    shape.batch = 1;
+  void instantiate_one_sequence(ops::AttentionShape& shape, std::initializer_list<Tensor*> tensors) const {
+    const int64_t parts = shape.heads == 1 ? 1 : shape.batch;
+    for (Tensor* tensor : tensors) {
+      tensor->dims[0] /= parts;
+      instantiate(*tensor);
+    }
+    shape.batch /= parts;
   }
-
   void instantiate(Tensor& shape) const {
     if (!shape.empty()) shape = noise_.make(ctx_, shape);
   }
@@ -182,13 +178,20 @@ class Check {
     return hash;
   }
 
-  [[noreturn]] static void refuse_company(const std::string& name) {
-    fail(
-        ExitCode::kConfig,
-        "parallel.width_invariant: {} gives an expert's rows other bits alone than among those of other experts, so "
-        "that results would depend on the layout; set parallel.width_invariant to false, or use another CPU or version "
-        "of oneDNN",
-        name);
+  // same_alone(e, begin, rows) computes expert e's rows without the others': whether that gives the same bits. It is
+  // asked about the first expert, one in the middle, and the last.
+  template <class SameAlone>
+  void compare_alone(const std::string& name, const Groups& groups, SameAlone&& same_alone) const {
+    const size_t experts = groups.rows.size();
+    for (const size_t e : std::set<size_t>{0, experts / 2, experts - 1}) {
+      const ArenaScope scope(ctx_.step());
+      if (same_alone(static_cast<int64_t>(e), groups.begin[e], groups.rows[e])) continue;
+      fail(ExitCode::kConfig,
+           "parallel.width_invariant: {} gives an expert's rows other bits alone than among those of other experts, so "
+           "that results would depend on the layout; set parallel.width_invariant to false, or use another CPU or "
+           "version of oneDNN",
+           name);
+    }
   }
 
   // About 1 : 2 : 3 ... of the rows.
@@ -216,7 +219,6 @@ class Check {
     return groups;
   }
 
-  static std::set<int64_t> some_of(int64_t experts) { return {0, experts / 2, experts - 1}; }
   static Tensor expert(const Tensor& stack, int64_t e) {
     Tensor one = stack;
     one.data = stack.select(e).data;
