@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/parallel_for.h"
+#include "cpu/attention_head.h"
 #include "cpu/attention_rows.h"
 #include "cpu/kernels.h"
 #include "cpu/rows.h"
@@ -19,110 +20,79 @@ namespace {
 // a thread. One task is one head of one sequence; within it the order is fixed, so results do not depend on threads.
 constexpr int64_t kQueryTile = 64;
 
-// One head's columns of a [tokens, width] tensor, from its sequence's first token.
-template <class T>
-struct Head {
-  T* data;
-  int64_t ld;
-
-  Head(const Tensor& tensor, int64_t first_token, int64_t first_column)
-      : data(tensor.as<T>() + first_token * tensor.cols() + first_column), ld(tensor.cols()) {}
-  T* row(int64_t r) const { return data + r * ld; }
-  Stored<T> from(int64_t r) const { return {row(r), ld}; }
-  Stored<T> transposed() const { return {data, ld, true}; }
+// Neighbouring queries of a head.
+struct QueryTile {
+  QueryTile(const Sizes& sizes, int64_t first_query)
+      : first(first_query),
+        rows(std::min(kQueryTile, sizes.length - first)),
+        visible(sizes.visible(first + rows - 1)) {}
+  int64_t first, rows;
+  int64_t visible;  // keys that the last of them sees, and no other more
 };
 
-// One sequence's.
-struct Sizes {
-  template <class Args>
-  Sizes(const Args& args, int64_t sequence)
-      : length(args.shape.sequence_length),
-        heads(args.shape.heads),
-        size(args.shape.head_size),
-        prefix(args.shape.mask == ops::AttentionMask::kFull ? length : length_of(args.prefix_lengths, sequence, 0)),
-        keys(length_of(args.key_lengths, sequence, length)),
-        scale(1.0f / std::sqrt(static_cast<float>(size))) {}
-  int64_t length, heads, size;
-  int64_t prefix, keys;  // keys before `prefix` are seen by every query, keys from `keys` on by none
-  float scale;
-
-  // Every query sees the first keys, so many, and none behind: a later query at least as many as an earlier one.
-  int64_t visible(int64_t query) const { return std::min(std::max(query + 1, prefix), keys); }
-
- private:
-  int64_t length_of(const Tensor& lengths, int64_t sequence, int64_t otherwise) const {
-    if (lengths.empty()) return otherwise;
-    return std::clamp<int64_t>(lengths.as<const int32_t>()[sequence], 0, length);
-  }
+// Scratch of a thread for a strip; the name of each is what it holds.
+struct StripRooms {
+  Scratch queries, scores, rounded;
 };
 
 // Scores of a tile of queries against all keys, zero where a query does not see a key; and the same as left operands,
 // which pairs are rounded for.
 template <class T>
 struct Strip {
-  Strip(Scratch& scores_room, Scratch& rounded_room, int64_t length)
-      : ld(whole_steps(length)), scores(scores_room.floats(kQueryTile * ld)) {
+  Strip(StripRooms& rooms, const Sizes& sizes, const QueryTile& tile)
+      : rows(tile.rows),
+        visible(tile.visible),
+        width(kPaired<T> ? (visible + 1) / 2 * 2 : visible),
+        ld(whole_steps(sizes.length)),
+        scores(rooms.scores.floats(kQueryTile * ld)) {
     if constexpr (kPaired<T>) {
-      rounded = static_cast<T*>(rounded_room.bytes(static_cast<size_t>(kQueryTile * ld) * sizeof(T)));
+      rounded = static_cast<T*>(rooms.rounded.bytes(static_cast<size_t>(kQueryTile * ld) * sizeof(T)));
     }
   }
   float* row(int64_t r) const { return scores + r * ld; }
-  void finish_row(int64_t r, int64_t width) const {
+  void finish_row(int64_t r) const {
     if constexpr (kPaired<T>) store_row(rounded + r * ld, row(r), width);
   }
-  // [rows, width], and its transpose.
-  Left<T> left(Scratch& room, int64_t rows, int64_t width) const {
+  // [rows, width], and the transpose of [rows, visible].
+  Left<T> left(Scratch& room) const {
     if constexpr (kPaired<T>) {
       return left_operand<T>(room, {rounded, ld}, rows, width);
     } else {
       return {scores, ld, 1};
     }
   }
-  Left<T> transposed(Scratch& room, int64_t rows, int64_t width) const {
+  Left<T> transposed(Scratch& room) const {
     if constexpr (kPaired<T>) {
-      return left_operand<T>(room, {rounded, ld, true}, width, rows);
+      return left_operand<T>(room, {rounded, ld, true}, visible, rows);
     } else {
-      const Left<float> floats = left_operand<float>(room, {scores, ld, true}, width, rows);
+      const Left<float> floats = left_operand<float>(room, {scores, ld, true}, visible, rows);
       return {floats.data, floats.row, floats.inner};
     }
   }
 
+  int64_t rows, visible;
+  // What is multiplied along the keys: whole pairs, of which the last key may be one that no query of the tile sees;
+  // beyond the keys that any query sees operands are filled up with zeros.
+  int64_t width;
   int64_t ld;
   float* scores;
   T* rounded = nullptr;
 };
 
-// What a query tile multiplies along its keys: whole pairs, of which the last key may be one that none of its queries
-// sees; beyond the keys that any query sees operands are filled up with zeros.
+// The strip of a tile of `queries`, [tokens, size], and keys, [size, tokens]: their products.
 template <class T>
-int64_t whole_units(int64_t visible) {
-  return kPaired<T> ? (visible + 1) / 2 * 2 : visible;
+Strip<T> multiply_strip(StripRooms& rooms, const Sizes& sizes, const QueryTile& tile, const Head<T>& queries,
+                        Right<T> keys) {
+  const Strip<T> strip(rooms, sizes, tile);
+  const Left<T> left = left_operand(rooms.queries, queries.from(tile.first), tile.rows, sizes.size);
+  multiply<T, float>({strip.scores, strip.ld}, left, keys, tile.rows, tile.visible, sizes.size);
+  return strip;
 }
 
 void scale_row(float* row, float scale, int64_t count) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) row[i] *= scale;
 }
-
-// Where a head of a sequence lies: its first token, its columns in a [tokens, width] tensor, its first log_sum_exp.
-struct Place {
-  Place(const Sizes& sizes, int64_t sequence, int64_t head)
-      : token(sequence * sizes.length),
-        column(head * sizes.size),
-        width(sizes.heads * sizes.size),
-        row((sequence * sizes.heads + head) * sizes.length) {}
-  int64_t token, column, width, row;
-};
-
-// A head's queries, keys and values, or their gradients, of a [tokens, 3 width] tensor.
-template <class T>
-struct Qkv {
-  Qkv(const Tensor& qkv, const Place& at)
-      : q(qkv, at.token, at.column),
-        k(qkv, at.token, at.width + at.column),
-        v(qkv, at.token, 2 * at.width + at.column) {}
-  Head<T> q, k, v;
-};
 
 template <class T>
 struct ForwardHead {
@@ -133,34 +103,31 @@ struct ForwardHead {
 
 // Scratch of a thread; the name of each is what it holds.
 struct Rooms {
-  Scratch query, key, value, key_rows, scores, rounded, grads, rounded_grads, grad_out, out, left, right;
+  StripRooms scores, grads;
+  Scratch key, value, key_rows, out, left, right;
   Scratch grad_key, grad_value;
 };
 
 template <class T>
 void forward_tile(Rooms& rooms, const Sizes& sizes, const ForwardHead<T>& head, Right<T> keys, Right<T> values,
-                  int64_t first) {
-  const int64_t rows = std::min(kQueryTile, sizes.length - first), size = sizes.size;
-  const int64_t visible = sizes.visible(first + rows - 1);
-  if (visible == 0) {
+                  const QueryTile& tile) {
+  const int64_t first = tile.first, rows = tile.rows, size = sizes.size;
+  if (tile.visible == 0) {
     for (int64_t r = 0; r < rows; ++r) std::fill_n(head.out.row(first + r), size, T{});
     std::fill_n(head.log_sum_exp + first, rows, -std::numeric_limits<float>::infinity());
     return;
   }
-  const Strip<T> strip(rooms.scores, rooms.rounded, sizes.length);
-  const int64_t width = whole_units<T>(visible);
-  const Left<T> queries = left_operand(rooms.query, head.in.q.from(first), rows, size);
-  multiply<T, float>({strip.scores, strip.ld}, queries, keys, rows, visible, size);
+  const Strip<T> strip = multiply_strip(rooms.scores, sizes, tile, head.in.q, keys);
   float inverse_sum[kQueryTile];
   for (int64_t r = 0; r < rows; ++r) {
     float max = 0;
-    const float sum = softmax_numerators(strip.row(r), sizes.scale, sizes.visible(first + r), width, max);
+    const float sum = softmax_numerators(strip.row(r), sizes.scale, sizes.visible(first + r), strip.width, max);
     inverse_sum[r] = 1.0f / sum;
     head.log_sum_exp[first + r] = max + std::log(sum);
-    strip.finish_row(r, width);
+    strip.finish_row(r);
   }
   float* out = rooms.out.floats(kQueryTile * size);
-  multiply<T, float>({out, size}, strip.left(rooms.left, rows, width), values, rows, size, width);
+  multiply<T, float>({out, size}, strip.left(rooms.left), values, rows, size, strip.width);
   for (int64_t r = 0; r < rows; ++r) {
     scale_row(out + r * size, inverse_sum[r], size);
     store_row(head.out.row(first + r), out + r * size, size);
@@ -205,32 +172,26 @@ float delta_of(const T* grad_out, const T* out, int64_t size) {
 
 template <class T>
 void backward_tile(Rooms& rooms, const Sizes& sizes, const BackwardHead<T>& head, const KeysAndValues<T>& shared,
-                   int64_t first) {
-  const int64_t rows = std::min(kQueryTile, sizes.length - first), size = sizes.size;
-  const int64_t visible = sizes.visible(first + rows - 1);
-  if (visible == 0) {
+                   const QueryTile& tile) {
+  const int64_t first = tile.first, rows = tile.rows, size = sizes.size;
+  if (tile.visible == 0) {
     for (int64_t r = 0; r < rows; ++r) std::fill_n(head.grad.q.row(first + r), size, T{});
     return;
   }
-  const Strip<T> strip(rooms.scores, rooms.rounded, sizes.length);
-  const Strip<T> grads(rooms.grads, rooms.rounded_grads, sizes.length);
-  const int64_t width = whole_units<T>(visible);
-  const Left<T> queries = left_operand(rooms.query, head.in.q.from(first), rows, size);
-  multiply<T, float>({strip.scores, strip.ld}, queries, shared.keys, rows, visible, size);
-  const Left<T> grad_out = left_operand(rooms.grad_out, head.grad_out.from(first), rows, size);
-  multiply<T, float>({grads.scores, grads.ld}, grad_out, shared.values, rows, visible, size);
+  const Strip<T> strip = multiply_strip(rooms.scores, sizes, tile, head.in.q, shared.keys);
+  const Strip<T> grads = multiply_strip(rooms.grads, sizes, tile, head.grad_out, shared.values);
   for (int64_t r = 0; r < rows; ++r) {
     const float delta = delta_of(head.grad_out.row(first + r), head.out.row(first + r), size);
-    score_gradients(strip.row(r), grads.row(r), sizes.visible(first + r), width, sizes.scale,
+    score_gradients(strip.row(r), grads.row(r), sizes.visible(first + r), strip.width, sizes.scale,
                     head.log_sum_exp[first + r], delta);
-    strip.finish_row(r, width);
-    grads.finish_row(r, width);
+    strip.finish_row(r);
+    grads.finish_row(r);
   }
-  multiply<T, T>({head.grad.q.row(first), head.grad.q.ld}, grads.left(rooms.left, rows, width), shared.key_rows, rows,
-                 size, width);
+  multiply<T, T>({head.grad.q.row(first), head.grad.q.ld}, grads.left(rooms.left), shared.key_rows, rows, size,
+                 grads.width);
   const auto add_product = [&](float* out, const Strip<T>& left, const Stored<T>& right) {
-    multiply<T, float>({.data = out, .ld = size, .add = true}, left.transposed(rooms.left, rows, visible),
-                       right_operand(rooms.right, right, rows, size), visible, size, rows);
+    multiply<T, float>({.data = out, .ld = size, .add = true}, left.transposed(rooms.left),
+                       right_operand(rooms.right, right, rows, size), tile.visible, size, rows);
   };
   add_product(shared.grad_k, grads, head.in.q.from(first));
   add_product(shared.grad_v, strip, head.grad_out.from(first));
@@ -245,7 +206,7 @@ void forward_head(const ops::AttentionForward& args, const Sizes& sizes, const P
   const Right<T> keys = right_operand(rooms.key, head.in.k.transposed(), sizes.size, sizes.keys);
   const Right<T> values = right_operand(rooms.value, head.in.v.from(0), sizes.keys, sizes.size);
   for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
-    forward_tile(rooms, sizes, head, keys, values, first);
+    forward_tile(rooms, sizes, head, keys, values, QueryTile(sizes, first));
   }
 }
 
@@ -266,7 +227,7 @@ void backward_head(const ops::AttentionBackward& args, const Sizes& sizes, const
                                    .grad_v = rooms.grad_value.floats(sums)};
   for (float* sum : {shared.grad_k, shared.grad_v}) std::fill_n(sum, sums, 0.0f);
   for (int64_t first = 0; first < sizes.length; first += kQueryTile) {
-    backward_tile(rooms, sizes, head, shared, first);
+    backward_tile(rooms, sizes, head, shared, QueryTile(sizes, first));
   }
   for (int64_t t = 0; t < sizes.length; ++t) {
     store_row(head.grad.k.row(t), shared.grad_k + t * sizes.size, sizes.size);
