@@ -1,12 +1,12 @@
 #include "ops/grouped_matmul.h"
 
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "core/parallel_for.h"
 #include "cpu/blocks.h"
 #include "cpu/kernels.h"
+#include "cpu/rows.h"
 #include "cpu/scratch.h"
 #include "cpu/tiles.h"
 #include "cpu/weight_grad.h"
@@ -93,15 +93,9 @@ void add_bias_gradient(const ops::GroupedBiasBackward& args, const Block& block)
   const int32_t rows = args.groups.rows.as<const int32_t>()[block.expert];
   const auto* grad_out = args.grad_out.as<const T>() + begin * n + block.col;
   const auto* gate = args.gate.empty() ? nullptr : args.gate.as<const float>();
-  std::array<double, kColumnBlock> sums{};
-  for (int64_t r = 0; r < rows; ++r) {
-    const float scale = gate == nullptr ? 1.0f : gate[gate_of(args, begin + r)];
-    const T* row = grad_out + r * n;
-#pragma omp simd
-    for (int64_t c = 0; c < block.cols; ++c) sums[c] += scale * static_cast<float>(row[c]);
-  }
   float* grad_bias = args.grad_bias.as<float>() + block.expert * n + block.col;
-  for (int64_t c = 0; c < block.cols; ++c) grad_bias[c] += static_cast<float>(sums[c]);
+  add_column_sums<kColumnBlock>(grad_bias, grad_out, n, rows, block.cols,
+                                [&](int64_t r) { return gate == nullptr ? 1.0f : gate[gate_of(args, begin + r)]; });
 }
 
 template <class T>

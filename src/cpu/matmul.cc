@@ -1,11 +1,11 @@
 #include "ops/matmul.h"
 
 #include <algorithm>
-#include <array>
 
 #include "core/parallel_for.h"
 #include "cpu/kernels.h"
 #include "cpu/product.h"
+#include "cpu/rows.h"
 #include "cpu/scratch.h"
 #include "cpu/simd_math.h"
 #include "cpu/weight_grad.h"
@@ -92,7 +92,7 @@ void matmul(Context& ctx, const ops::Matmul& args) {
   Product::of(kind).run({.out = args.out.data, .a = args.a.data, .b = args.b.data, .bias = args.bias.data});
 }
 
-// Columns are split over threads and rows are summed in order: the same bits at any number of threads.
+// Columns are split over threads, never rows: the same bits at any number of threads.
 void bias_backward(Context& /*ctx*/, const ops::BiasBackward& args) {
   const int64_t rows = args.grad_out.rows(), cols = args.grad_out.cols();
   auto* grad_bias = args.grad_bias.as<float>();
@@ -100,13 +100,8 @@ void bias_backward(Context& /*ctx*/, const ops::BiasBackward& args) {
     const auto* grad_out = args.grad_out.as<const decltype(zero)>();
     parallel_tasks((cols + kColumnBlock - 1) / kColumnBlock, [&](int64_t block, int /*thread*/) {
       const int64_t first = block * kColumnBlock, width = std::min(kColumnBlock, cols - first);
-      std::array<double, kColumnBlock> sums{};
-      for (int64_t r = 0; r < rows; ++r) {
-        const auto* row = grad_out + r * cols + first;
-#pragma omp simd
-        for (int64_t c = 0; c < width; ++c) sums[c] += static_cast<float>(row[c]);
-      }
-      for (int64_t c = 0; c < width; ++c) grad_bias[first + c] += static_cast<float>(sums[c]);
+      add_column_sums<kColumnBlock>(grad_bias + first, grad_out + first, cols, rows, width,
+                                    [](int64_t /*row*/) { return 1.0f; });
     });
   });
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 
 #include "core/tensor.h"
@@ -46,6 +47,20 @@ float chained_sum(int64_t n, Term term) {
   }
   for (int64_t i = 4 * quarter; i < n; ++i) a += term(i);
   return (a + b) + (c + d);
+}
+
+// sums[c] += the sum over rows of scale_of(row) * data[row][c], for at most kMostCols columns: rows are added in order
+// and in double, so that the bits do not depend on how columns are divided.
+template <int64_t kMostCols, class T, class ScaleOf>
+void add_column_sums(float* sums, const T* data, int64_t ld, int64_t rows, int64_t cols, ScaleOf scale_of) {
+  std::array<double, kMostCols> added{};
+  for (int64_t r = 0; r < rows; ++r) {
+    const float scale = scale_of(r);
+    const T* row = data + r * ld;
+#pragma omp simd
+    for (int64_t c = 0; c < cols; ++c) added[c] += scale * static_cast<float>(row[c]);
+  }
+  for (int64_t c = 0; c < cols; ++c) sums[c] += static_cast<float>(added[c]);
 }
 
 }  // namespace mhmoe::cpu
