@@ -98,8 +98,7 @@ std::string missing_instructions(const KernelLevel& level, bool (*has)(std::stri
   if (missing.empty()) return {};
   return fmt::format(
       "this CPU lacks {}, which the kernels \"{}\" are compiled for; {}rebuild with -DMHMOE_CPU_ARCH=x86-64-v2, or "
-      "native "
-      "on this machine",
+      "native on this machine",
       fmt::join(missing, ", "), level.name, &level == levels().front() ? "" : "take lower ones by --cpu-isa, or ");
 }
 

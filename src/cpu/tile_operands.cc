@@ -23,15 +23,15 @@ VectorOfUnits<Unit<T>> load_units(const T* from) {
   }
 }
 
-// The unit at inner position p of a row whose neighbours in the inner dimension are `step` elements apart.
+// The unit at inner position p of a row.
 template <class T>
-Unit<T> unit_at(const T* row, int64_t step, int64_t p, int64_t k) {
+Unit<T> unit_at(const T* row, int64_t p, int64_t k) {
   if constexpr (kPaired<T>) {
-    const uint32_t low = row[2 * p * step].bits;
-    const uint32_t high = 2 * p + 1 < k ? row[(2 * p + 1) * step].bits : 0;
+    const uint32_t low = row[2 * p].bits;
+    const uint32_t high = 2 * p + 1 < k ? row[2 * p + 1].bits : 0;
     return static_cast<int32_t>(low | high << 16);
   } else {
-    return static_cast<float>(row[p * step]);
+    return static_cast<float>(row[p]);
   }
 }
 
@@ -62,9 +62,11 @@ void unit_row(Unit<T>* out, const T* data, int64_t ld, int64_t p, int64_t k, int
   }
 }
 
-// Swaps rows and columns of a square of vectors: for each bit of their numbers, the halves that have it in one alone.
+// One round of transposing a square matrix whose rows are vectors: in every square of 2 kBit rows and columns, the
+// kBit x kBit block at the upper right and the one at the lower left change places. After the rounds 1, 2, 4 ... up to
+// half the matrix, element (r, c) is at (c, r): round kBit has exchanged that bit of r and of c.
 template <int kBit, class Vector, int... kLanes>
-void swap_halves(std::array<Vector, kVectorFloats>& rows, std::integer_sequence<int, kLanes...> /*lanes*/) {
+void exchange_blocks(std::array<Vector, kVectorFloats>& rows, std::integer_sequence<int, kLanes...> /*lanes*/) {
 #pragma GCC unroll 16
   for (int r = 0; r < kVectorFloats; ++r) {
     if ((r & kBit) != 0) continue;
@@ -78,13 +80,15 @@ void swap_halves(std::array<Vector, kVectorFloats>& rows, std::integer_sequence<
 template <class Vector>
 void transpose(std::array<Vector, kVectorFloats>& rows) {
   constexpr auto kLanes = std::make_integer_sequence<int, kVectorFloats>();
-  swap_halves<1>(rows, kLanes);
-  swap_halves<2>(rows, kLanes);
-  swap_halves<4>(rows, kLanes);
-  if constexpr (kVectorFloats == 16) swap_halves<8>(rows, kLanes);
+  exchange_blocks<1>(rows, kLanes);
+  exchange_blocks<2>(rows, kLanes);
+  exchange_blocks<4>(rows, kLanes);
+  if constexpr (kVectorFloats == 16) exchange_blocks<8>(rows, kLanes);
 }
 
-// A panel of columns that lie along rows in memory.
+// A panel of columns that lie along rows in memory. Gathered one by one, the units of a panel's row would each come
+// from a cache line of its own; so squares of kVectorFloats columns and as many units are read as whole vectors, turned
+// round in registers, and written as whole vectors. Only what is left beside the squares goes one by one.
 template <class T>
 void panel_of_rows(Unit<T>* panel, const T* data, int64_t ld, int64_t k, int64_t cols) {
   constexpr int64_t kPerUnit = kPaired<T> ? 2 : 1;
@@ -102,7 +106,7 @@ void panel_of_rows(Unit<T>* panel, const T* data, int64_t ld, int64_t k, int64_t
     }
     for (; p < units<T>(k); ++p) {
       Unit<T>* to = panel + p * kTileCols + first;
-      for (int64_t c = 0; c < here; ++c) to[c] = unit_at(data + (first + c) * ld, 1, p, k);
+      for (int64_t c = 0; c < here; ++c) to[c] = unit_at(data + (first + c) * ld, p, k);
       std::fill(to + here, to + kVectorFloats, Unit<T>{});
     }
   }
@@ -128,7 +132,12 @@ Left<T> left_operand(Scratch& room, Stored<T> a, int64_t m, int64_t k) {
     }
     auto* out = static_cast<Unit<T>*>(room.bytes(static_cast<size_t>(count * m) * sizeof(Unit<T>)));
     for (int64_t i = 0; i < m; ++i) {
-      for (int64_t p = 0; p < count; ++p) out[i * count + p] = unit_at(a.data + i * a.ld, 1, p, k);
+      const T* row = a.data + i * a.ld;
+      if constexpr (kPaired<T>) {
+        for (int64_t p = 0; p < count; ++p) out[i * count + p] = unit_at(row, p, k);
+      } else {
+        load_row(out + i * count, row, k);
+      }
     }
     return {out, count, 1};
   }
@@ -146,7 +155,7 @@ Right<T> right_operand(Scratch& room, Stored<T> b, int64_t k, int64_t n) {
       continue;
     }
     for (int64_t p = 0; p < count; ++p, to += kTileCols) {
-      if (cols == kTileCols) {
+      if (cols == kTileCols) {  // apart for speed: the compiler knows how long the loop is
         unit_row(to, b.data + first, b.ld, p, k, kTileCols);
       } else {
         unit_row(to, b.data + first, b.ld, p, k, cols);
