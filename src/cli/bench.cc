@@ -2,9 +2,9 @@
 
 #include "cli/bench_comm.h"
 #include "cli/bench_machine.h"
+#include "cli/bench_model.h"
 #include "cli/bench_use.h"
 #include "cli/commands.h"
-#include "cli/common_options.h"
 #include "cli/output.h"
 #include "comm/job.h"
 #include "core/log.h"
@@ -17,14 +17,9 @@
 namespace mhmoe::cli {
 namespace {
 
-struct BenchCommand {
-  std::string file;
-  std::vector<std::string> overrides;
-  DeviceOptions device;
+struct BenchCommand : BenchModel {
   std::string gpu;  // empty: the device's own
-  plan::BenchOptions options;
   bool floors = false;
-  bool json = false;
 };
 
 const plan::Gpu* gpu_of(const BenchCommand& command, const std::string& device_name) {
@@ -83,20 +78,11 @@ void run_train(const BenchCommand& command) {
 }
 
 void add_shared_options(CLI::App& command, BenchCommand& options) {
-  command.add_option("CONFIG", options.file, "the configuration; its data section is not needed")->required();
-  add_set_option(command, options.overrides);
-  add_device_options(command, options.device);
+  add_model_options(command, options,
+                    {.warmup = "steps before the first that is timed; with train.cuda_graphs the second one records",
+                     .steps = "that are timed"});
   command.add_option("--gpu", options.gpu, "whose data sheet to compare with; by default the device's own")
       ->check(CLI::IsMember({"h100", "h200", "a100"}));
-  command
-      .add_option("--warmup", options.options.warmup,
-                  "steps before the first that is timed; with train.cuda_graphs the second one records")
-      ->check(CLI::Range(0, 1000))
-      ->capture_default_str();
-  command.add_option("--steps", options.options.steps, "that are timed")
-      ->check(CLI::Range(1, 100000))
-      ->capture_default_str();
-  command.add_flag("--json", options.json, "print one JSON object");
 }
 
 }  // namespace

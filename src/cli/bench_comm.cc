@@ -177,15 +177,13 @@ void add_bench_comm_command(CLI::App& bench) {
   auto* config = comm->add_option("CONFIG", command->file, "a configuration with MoE layers; needs no data");
   add_set_option(*comm, command->overrides);
   add_device_options(*comm, command->device);
-  const auto number = [&](const char* name, auto& value, int64_t least, int64_t most, const char* meaning) {
-    return comm->add_option(name, value, meaning)->check(CLI::Range(least, most))->capture_default_str();
-  };
   constexpr int64_t kMost = int64_t{1} << 40;
-  number("--min-bytes", command->options.min_bytes, 4, kMost, "of the first vector; each is 4 times the one before")
+  add_number(*comm, "--min-bytes", command->options.min_bytes, 4, kMost,
+             "of the first vector; each is 4 times the one before")
       ->excludes(config);
-  number("--max-bytes", command->options.max_bytes, 4, kMost, "of the last")->excludes(config);
-  number("--warmup", command->options.warmup, 0, 1000, "calls before the first that is timed");
-  number("--calls", command->options.calls, 1, 100000, "that are timed");
+  add_number(*comm, "--max-bytes", command->options.max_bytes, 4, kMost, "of the last")->excludes(config);
+  add_number(*comm, "--warmup", command->options.warmup, 0, 1000, "calls before the first that is timed");
+  add_number(*comm, "--calls", command->options.calls, 1, 100000, "that are timed");
   comm->add_flag("--json", command->json, "print one JSON object");
   comm->callback([command] { run(*command); });
 }

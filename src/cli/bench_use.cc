@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "cli/common_options.h"
+#include "cli/bench_model.h"
 #include "cli/output.h"
 #include "core/json.h"
 #include "core/parallel_for.h"
@@ -31,13 +31,8 @@ class Figures {
   std::string text_;
 };
 
-struct BenchModel {
-  std::string file;
-  std::vector<std::string> overrides;
-  DeviceOptions device;
-  plan::BenchOptions options;
+struct BenchGeneration : BenchModel {
   plan::GenerationLength length = {.prompt = 128, .tokens = 64};
-  bool json = false;
 };
 
 struct Measured {
@@ -71,7 +66,7 @@ void run_evaluate(const BenchModel& command) {
   measured.figures.print(command.json);
 }
 
-void run_generate(const BenchModel& command) {
+void run_generate(const BenchGeneration& command) {
   Measured measured(command);
   const plan::GenerationSpeed speed =
       plan::time_generation(measured.backend, measured.config, measured.compute, command.length, command.options);
@@ -111,23 +106,6 @@ void run_prepare(BenchPrepare command) {
   figures.print(command.json);
 }
 
-template <class T>
-CLI::Option* add_number(CLI::App& command, const char* name, T& value, int64_t least, int64_t most,
-                        const char* meaning) {
-  return command.add_option(name, value, meaning)->check(CLI::Range(least, most))->capture_default_str();
-}
-
-constexpr int64_t kMostTokens = int64_t{1} << 20;
-
-void add_model_options(CLI::App& command, BenchModel& options) {
-  command.add_option("CONFIG", options.file, "the configuration; its data section is not needed")->required();
-  add_set_option(command, options.overrides);
-  add_device_options(command, options.device);
-  add_number(command, "--warmup", options.options.warmup, 0, 1000, "runs before the first that is timed");
-  add_number(command, "--steps", options.options.steps, 1, 100000, "runs that are timed");
-  command.add_flag("--json", options.json, "print one JSON object");
-}
-
 void add_evaluate(CLI::App& bench) {
   auto options = std::make_shared<BenchModel>();
   CLI::App* command = bench.add_subcommand("evaluate", "Time validation: micro-batches scored, in tokens/s");
@@ -137,7 +115,8 @@ void add_evaluate(CLI::App& bench) {
 }
 
 void add_generate(CLI::App& bench) {
-  auto options = std::make_shared<BenchModel>();
+  constexpr int64_t kMostTokens = int64_t{1} << 20;
+  auto options = std::make_shared<BenchGeneration>();
   CLI::App* command = bench.add_subcommand("generate", "Time generation: a prompt read at once, then token by token");
   command->footer(
       "One sequence, dropless, without choosing the tokens.\n"

@@ -21,6 +21,13 @@ void add_set_option(CLI::App& command, std::vector<std::string>& overrides);
 // --device, --threads and --cpu-isa.
 void add_device_options(CLI::App& command, DeviceOptions& options);
 
+// An option that takes a number within limits; the help tells its default.
+template <class T>
+CLI::Option* add_number(CLI::App& command, const char* name, T& value, int64_t least, int64_t most,
+                        const char* meaning) {
+  return command.add_option(name, value, meaning)->check(CLI::Range(least, most))->capture_default_str();
+}
+
 // Sets the number of threads, chooses the backend, and says in the log which and why. Throws as open_backend.
 const Backend& open_device(const DeviceOptions& options);
 
