@@ -64,10 +64,8 @@ std::vector<ConfigKey> model_keys() {
   };
 }
 
-std::vector<ConfigKey> moe_keys() {
+std::vector<ConfigKey> moe_layer_keys() {
   const Names<nn::MoeResidual> residuals = {{nn::MoeResidual::kOuter, "outer"}, {nn::MoeResidual::kInner, "inner"}};
-  const Names<BalanceCounts> counts = {{BalanceCounts::kFirstChoice, "first_choice"},
-                                       {BalanceCounts::kAllChoices, "all_choices"}};
   return {
       integer(
           "model.moe.every_n_layers", 0, 4096, "block i, from 0, is MoE if (i + 1) is a multiple; 0: a dense model",
@@ -95,6 +93,13 @@ std::vector<ConfigKey> moe_keys() {
       choice(
           "model.moe.residual", residuals, "inner: each sub-token is also added to its experts' sum",
           [](auto& c) -> auto& { return c.model.moe.residual; }),
+  };
+}
+
+std::vector<ConfigKey> moe_routing_keys() {
+  const Names<BalanceCounts> counts = {{BalanceCounts::kFirstChoice, "first_choice"},
+                                       {BalanceCounts::kAllChoices, "all_choices"}};
+  return {
       later("model.moe.router.kind", {"\"linear\""}, "other routers are",
             "how scores come from a token: linear is softmax(x . e)"),
       boolean(

@@ -8,6 +8,8 @@
 namespace mhmoe::train {
 
 std::vector<ConfigKey> model_keys();
-std::vector<ConfigKey> moe_keys();
+std::vector<ConfigKey> moe_layer_keys();
+// How tokens find experts, and the expert that all of them use.
+std::vector<ConfigKey> moe_routing_keys();
 
 }  // namespace mhmoe::train

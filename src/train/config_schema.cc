@@ -223,8 +223,8 @@ Table other_keys() {
 std::span<const ConfigKey> config_keys() {
   static const Table table = [] {
     Table all;
-    for (auto* keys :
-         {run_keys, data_keys, model_keys, moe_keys, train_keys, optimizer_keys, parallel_keys, other_keys}) {
+    for (auto* keys : {run_keys, data_keys, model_keys, moe_layer_keys, moe_routing_keys, train_keys, optimizer_keys,
+                       parallel_keys, other_keys}) {
       append(all, keys());
     }
     return all;
