@@ -31,10 +31,11 @@ class Matrix {
   Matrix(int64_t rows, int64_t cols, int64_t seen, const Layout& layout, const char* name)
       : layout_(layout),
         ld_((layout.transposed ? rows : cols) + layout.gap),
-        memory_(static_cast<size_t>(layout.offset + ld_ * (layout.transposed ? cols : rows)), T(kNothing)) {
+        memory_(static_cast<size_t>(layout.offset + ld_ * (layout.transposed ? cols : rows)),
+                static_cast<T>(kNothing)) {
     const Philox random(0, name);
     for (int64_t r = 0; r < seen; ++r) {
-      for (int64_t c = 0; c < cols; ++c) memory_[place(r, c)] = T(2 * random.uniform(r * cols + c) - 1);
+      for (int64_t c = 0; c < cols; ++c) memory_[place(r, c)] = static_cast<T>(2 * random.uniform(r * cols + c) - 1);
     }
   }
   double operator()(int64_t r, int64_t c) const { return static_cast<float>(memory_[place(r, c)]); }
@@ -73,7 +74,7 @@ class Products {
       for (const bool add : {false, true}) {
         if (add && !std::is_same_v<Out, float>) continue;
         largest.push_back(multiplied(kRows, kCols, bias, add));
-        const std::string wrong = against_double(largest.back(), bias, add);
+        std::string wrong = against_double(largest.back(), bias, add);
         if (!wrong.empty()) return wrong;
       }
     }
@@ -96,10 +97,10 @@ class Products {
 
   // The memory that products go to, a row and some columns more than the largest touches: what it holds before.
   std::vector<Out> untouched(bool add) const {
-    std::vector<Out> out(static_cast<size_t>((kRows + 1) * kLd), Out(-7.0f));
+    std::vector<Out> out(static_cast<size_t>((kRows + 1) * kLd), static_cast<Out>(-7.0f));
     for (int64_t r = 0; add && r < kRows; ++r) {
       Out* row = out.data() + r * kLd;
-      for (int64_t c = 0; c < kCols; ++c) row[c] = Out(static_cast<float>(addend_(r, c)));
+      for (int64_t c = 0; c < kCols; ++c) row[c] = static_cast<Out>(static_cast<float>(addend_(r, c)));
     }
     return out;
   }
