@@ -77,7 +77,7 @@ void export_model(const CheckpointCommand& command) {
     fail(ExitCode::kCannotCreate, "{}: is there already; choose another name, or --overwrite", command.output);
   }
   const train::Checkpoint checkpoint = train::find_checkpoint(command.path, command.allow_nonfinite);
-  const std::vector<SafetensorsFile> files = checkpoint.read("model", command.allow_nonfinite);
+  const std::vector<SafetensorsFile> files = checkpoint.read("model");
   std::vector<NamedTensor> tensors;
   for (const SafetensorsFile& file : files) {
     for (const std::string& name : file.names()) tensors.push_back({name, file.at(name)});

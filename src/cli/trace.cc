@@ -28,7 +28,8 @@ void run_trace(const TraceCommand& command) {
          command.config);
   }
   create_parent_folder(command.output);  // before the work, so that it is not lost
-  const SafetensorsFile weights(command.weights), tokens(command.tokens);
+  const SafetensorsReader weights(command.weights);
+  const SafetensorsFile tokens(command.tokens);
   const Backend& backend = open_device(command.device);
   const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
   const train::TraceOptions options = {

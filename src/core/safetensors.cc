@@ -6,7 +6,6 @@
 #include <set>
 #include <utility>
 
-#include "core/hash.h"
 #include "core/safetensors_header.h"
 
 namespace mhmoe {
@@ -53,12 +52,9 @@ void refuse_pytorch(const std::string& path, uint64_t first_bytes) {
        path);
 }
 
-}  // namespace
-
-SafetensorsFile::SafetensorsFile(const std::string& path) : SafetensorsFile(InputFile(path)) {}
-
-SafetensorsFile::SafetensorsFile(const InputFile& file) : path_(file.path()) {
-  const std::string& path = path_;
+// The header and the length before it, as they lie in the file.
+std::string read_header(const InputFile& file) {
+  const std::string& path = file.path();
   const size_t file_bytes = file.size();
   uint64_t header_bytes = 0;
   if (file_bytes < kLengthBytes) fail(ExitCode::kBadData, "'{}' is truncated: it has {} bytes", path, file_bytes);
@@ -72,47 +68,65 @@ SafetensorsFile::SafetensorsFile(const InputFile& file) : path_(file.path()) {
     fail(ExitCode::kBadData, "'{}' is truncated: {} bytes, and its header alone takes {}", path, file_bytes,
          header_bytes);
   }
-  std::string text(header_bytes, '\0');
-  file.read(text.data(), text.size(), kLengthBytes);
-  data_offset_ = kLengthBytes + header_bytes;
-  SafetensorsHeader header = parse_safetensors_header(path, text, file_bytes - data_offset_);
-  metadata_ = std::move(header.metadata);
+  std::string header(kLengthBytes + header_bytes, '\0');
+  file.read(header.data(), header.size(), 0);
+  return header;
+}
 
+[[noreturn]] void fail_absent(const std::string& path, const std::string& name) {
+  fail(ExitCode::kBadData, "'{}' holds no tensor '{}'", path, name);
+}
+
+}  // namespace
+
+SafetensorsReader::SafetensorsReader(const std::string& path, Links links)
+    : file_(std::make_unique<InputFile>(path, links)), header_(read_header(*file_)) {
+  SafetensorsHeader header =
+      parse_safetensors_header(path, std::string_view(header_).substr(kLengthBytes), file_->size() - header_.size());
+  metadata_ = std::move(header.metadata);
+  for (const auto& entry : header.entries) {
+    const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
+    places_.emplace(entry.name, Place{Tensor(nullptr, entry.dtype, shape), header_.size() + entry.begin});
+    names_.push_back(entry.name);
+  }
+}
+
+const SafetensorsReader::Place& SafetensorsReader::place(const std::string& name) const {
+  const auto found = places_.find(name);
+  if (found == places_.end()) fail_absent(path(), name);
+  return found->second;
+}
+
+void SafetensorsReader::read(const std::string& name, void* out) const {
+  Place read = place(name);
+  read.tensor.data = out;
+  file_->read(out, read.tensor.bytes(), read.offset);
+  if (check_) check_(*this, name, read.tensor);
+}
+
+SafetensorsFile::SafetensorsFile(const SafetensorsReader& reader)
+    : path_(reader.path()), names_(reader.names()), metadata_(reader.metadata()) {
   const auto aligned = [](size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; };
   size_t memory = 0;
-  for (const auto& entry : header.entries) memory += aligned(entry.end - entry.begin);
+  for (const std::string& name : names_) memory += aligned(reader.at(name).bytes());
   try {
     bytes_ = std::make_unique_for_overwrite<std::byte[]>(memory);
   } catch (const std::bad_alloc&) {
-    fail(ExitCode::kMemory, "'{}': no memory for its {} bytes", path, memory);
+    fail(ExitCode::kMemory, "'{}': no memory for its {} bytes", path_, memory);
   }
-  HashStream hash;
-  hash.update(&header_bytes, kLengthBytes);
-  hash.update(text);
   size_t position = 0;
-  for (const auto& entry : header.entries) {
-    file.read(bytes_.get() + position, entry.end - entry.begin, data_offset_ + entry.begin);
-    hash.update(bytes_.get() + position, entry.end - entry.begin);
-    const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
-    tensors_.emplace(entry.name, Tensor(bytes_.get() + position, entry.dtype, shape));
-    names_.push_back(entry.name);
-    position += aligned(entry.end - entry.begin);
+  for (const std::string& name : names_) {
+    Tensor tensor = reader.at(name);
+    tensor.data = bytes_.get() + position;
+    reader.read(name, tensor.data);
+    position += aligned(tensor.bytes());
+    tensors_.emplace(name, tensor);
   }
-  xxh3_ = hash.digest();
-}
-
-size_t SafetensorsFile::offset(const std::string& name) const {
-  size_t position = data_offset_;
-  for (const std::string& before : names_) {
-    if (before == name) break;
-    position += at(before).bytes();
-  }
-  return position;
 }
 
 const Tensor& SafetensorsFile::at(const std::string& name) const {
   const auto found = tensors_.find(name);
-  if (found == tensors_.end()) fail(ExitCode::kBadData, "'{}' holds no tensor '{}'", path_, name);
+  if (found == tensors_.end()) fail_absent(path_, name);
   return found->second;
 }
 

@@ -20,40 +20,40 @@ void append(std::string& message, const char* what, const std::vector<std::strin
   if (!names.empty()) message += fmt::format("{}{}: {}", message.empty() ? "" : "; ", what, list(names));
 }
 
-const Tensor* find(std::span<const SafetensorsFile> files, const std::string& name) {
-  for (const SafetensorsFile& file : files) {
-    if (file.contains(name)) return &file.at(name);
-  }
-  return nullptr;
+// The file that holds the tensor; null if none does.
+const SafetensorsReader* find(std::span<const SafetensorsReader> files, const std::string& name) {
+  const auto found = std::ranges::find_if(files, [&](const SafetensorsReader& file) { return file.contains(name); });
+  return found == files.end() ? nullptr : &*found;
 }
 
-std::string paths_of(std::span<const SafetensorsFile> files) {
+std::string paths_of(std::span<const SafetensorsReader> files) {
   std::string paths;
-  for (const SafetensorsFile& file : files) paths += (paths.empty() ? "" : ", ") + file.path();
+  for (const SafetensorsReader& file : files) paths += (paths.empty() ? "" : ", ") + file.path();
   return paths;
 }
 
 void check_names_and_shapes(const ParameterStore& parameters, std::span<const std::string> prefixes,
-                            std::span<const SafetensorsFile> files) {
+                            std::span<const SafetensorsReader> files) {
   std::vector<std::string> missing, unexpected, wrong;
   std::set<std::string> expected;
   for (const std::string& prefix : prefixes) {
     for (const ParameterStore::GlobalPart& part : parameters.global_parts()) {
       const std::string name = prefix + part.name;
       expected.insert(name);
-      const Tensor* found = find(files, name);
-      if (found == nullptr) {
+      const SafetensorsReader* file = find(files, name);
+      if (file == nullptr) {
         missing.push_back(name);
         continue;
       }
-      const bool readable = found->dtype == DType::kF32 || found->dtype == DType::kF64;
-      if (!readable || !std::ranges::equal(found->shape(), part.dims)) {
-        wrong.push_back(fmt::format("{} is {}, expected {}", name, found->describe(),
+      const Tensor& found = file->at(name);
+      const bool readable = found.dtype == DType::kF32 || found.dtype == DType::kF64;
+      if (!readable || !std::ranges::equal(found.shape(), part.dims)) {
+        wrong.push_back(fmt::format("{} is {}, expected {}", name, found.describe(),
                                     Tensor(nullptr, DType::kF32, part.dims).describe()));
       }
     }
   }
-  for (const SafetensorsFile& file : files) {
+  for (const SafetensorsReader& file : files) {
     for (const std::string& name : file.names()) {
       if (!expected.contains(name)) unexpected.push_back(name);
     }
@@ -68,36 +68,55 @@ void check_names_and_shapes(const ParameterStore& parameters, std::span<const st
   }
 }
 
-// A tensor's elements as f32, converted into `buffer` where they are not.
-const float* as_floats(const Tensor& tensor, std::vector<float>& buffer) {
-  if (tensor.dtype == DType::kF32) return tensor.as<const float>();
-  const std::span<const double> wide(tensor.as<const double>(), static_cast<size_t>(tensor.count()));
-  buffer.assign(wide.begin(), wide.end());
-  return buffer.data();
-}
+// Reads tensors one after another into the same memory: fresh pages would cost more than reading does.
+class ValueReader {
+ public:
+  explicit ValueReader(std::span<const SafetensorsReader> files) : files_(files) {}
+
+  // The elements as f32, good until the next call.
+  const float* read(const std::string& name) {
+    const SafetensorsReader& file = *find(files_, name);
+    const auto count = static_cast<size_t>(file.at(name).count());
+    const auto grow = [&](auto& buffer) { buffer.resize(std::max(buffer.size(), count)); };
+    grow(floats_);
+    if (file.at(name).dtype == DType::kF32) {
+      file.read(name, floats_.data());
+    } else {
+      grow(doubles_);
+      file.read(name, doubles_.data());
+      for (size_t i = 0; i < count; ++i) floats_[i] = static_cast<float>(doubles_[i]);
+    }
+    return floats_.data();
+  }
+
+ private:
+  std::span<const SafetensorsReader> files_;
+  std::vector<float> floats_;
+  std::vector<double> doubles_;
+};
 
 }  // namespace
 
 void load_owned_vectors(Context& ctx, const ParameterStore& parameters, std::span<const OwnedVector> vectors,
-                        std::span<const SafetensorsFile> files) {
+                        std::span<const SafetensorsReader> files) {
   std::vector<std::string> prefixes;
   for (const OwnedVector& vector : vectors) prefixes.push_back(vector.prefix);
   check_names_and_shapes(parameters, prefixes, files);
-  std::vector<float> buffer;
+  ValueReader reader(files);
   for (const OwnedVector& vector : vectors) {
     for (const ParameterStore::OwnedPiece& piece : parameters.owned_pieces()) {
-      const float* values = as_floats(*find(files, vector.prefix + piece.part->name), buffer);
+      const float* values = reader.read(vector.prefix + piece.part->name);
       ctx.upload(vector.owned.slice(piece.state_begin, piece.count), values + piece.part_begin);
     }
   }
 }
 
-void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsFile> files) {
+void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsReader> files) {
   const std::string no_prefix;
   check_names_and_shapes(parameters, {&no_prefix, 1}, files);
-  std::vector<float> buffer;
+  ValueReader reader(files);
   parameters.visit([&](const Parameter& parameter, const ParameterPart& part) {
-    parameters.set_part(ctx, parameter, part, as_floats(*find(files, part.name), buffer));
+    parameters.set_part(ctx, parameter, part, reader.read(part.name));
   });
 }
 

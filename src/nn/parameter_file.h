@@ -20,11 +20,11 @@ struct OwnedVector {
 
 // Fills this rank's shards of the vectors from `files`, which together hold exactly the parts of the whole model (F32
 // or F64, of exactly the part's shape). Throws Error(kBadData) naming the files and every missing, unexpected and
-// ill-shaped tensor; then nothing was changed.
+// ill-shaped tensor; then nothing was changed. Tensors are read one after another into the same memory.
 void load_owned_vectors(Context& ctx, const ParameterStore& parameters, std::span<const OwnedVector> vectors,
-                        std::span<const SafetensorsFile> files);
+                        std::span<const SafetensorsReader> files);
 // The values of this rank's parts, and its masters, by names without prefix.
-void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsFile> files);
+void load_parameters(Context& ctx, ParameterStore& parameters, std::span<const SafetensorsReader> files);
 
 // Views of the parts of `values`, host memory with those of the whole model at their global offsets.
 std::vector<NamedTensor> name_parts(const ParameterStore& parameters, float* values, const std::string& prefix = "");

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/parallel_for.h"
 #include "nn/parameters.h"
 #include "ops/elementwise.h"
 
@@ -10,6 +11,7 @@ namespace {
 
 // Keeps every parameter 256-byte aligned in f32 and 128-byte aligned in bf16.
 constexpr int64_t kAlignment = 64;
+constexpr int64_t kRoundingGrain = int64_t{1} << 16;  // elements a thread
 
 int64_t round_up(int64_t count, int64_t unit) {
   return (count + unit - 1) / unit * unit;
@@ -124,11 +126,10 @@ void ParameterStore::set_part(Context& ctx, const Parameter& parameter, const Pa
                               const float* values) {
   const Bucket& bucket = bucket_of(parameter);
   if (bucket.owned_copy.empty()) return ctx.upload(part_of(parameter.value, part), values);
-  const std::vector<bfloat16> rounded = [&] {
-    std::vector<bfloat16> out(static_cast<size_t>(part.count()));
-    std::transform(values, values + part.count(), out.begin(), [](float value) { return bfloat16(value); });
-    return out;
-  }();
+  std::vector<bfloat16> rounded(static_cast<size_t>(part.count()));
+  parallel_for(part.count(), kRoundingGrain, [&](int64_t begin, int64_t end, int /*thread*/) {
+    for (int64_t i = begin; i < end; ++i) rounded[i] = bfloat16(values[i]);
+  });
   ctx.upload(part_of(parameter.value, part), rounded.data());
   const int64_t first = parameter.offset + part.offset;
   const int64_t begin = std::max(first, bucket.owned_begin);

@@ -4,16 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <bit>
 #include <cerrno>
 #include <cmath>
+#include <utility>
 
 #include "core/file.h"
+#include "core/finite.h"
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
-#include "core/safetensors_header.h"
 #include "train/checkpoint_folder.h"
 
 namespace mhmoe::train {
@@ -45,7 +44,7 @@ std::string read_manifest(const std::string& path) {
   return file.read_whole();
 }
 
-std::string metadata_of(const SafetensorsFile& file, const std::string& key) {
+std::string metadata_of(const SafetensorsReader& file, const std::string& key) {
   const auto found = file.metadata().find(key);
   return found == file.metadata().end() ? "none" : found->second;
 }
@@ -53,37 +52,33 @@ std::string metadata_of(const SafetensorsFile& file, const std::string& key) {
 // What can be told of a file that is not the manifest's.
 std::string origin(const std::string& path) {
   try {
-    const SafetensorsFile file(InputFile(path, Links::kRefuse));
+    const SafetensorsReader file(path, Links::kRefuse);
     return fmt::format("it is whole, of step {} of run {}", metadata_of(file, "step"), metadata_of(file, "run_id"));
   } catch (const Error&) {
     return "it was cut off or overwritten";
   }
 }
 
-// Without branches, so that it is as fast as memory: resuming looks at every number that training will need.
-bool all_finite(const float* values, int64_t count) {
-  constexpr uint32_t kExponent = 0x7f800000;
-  constexpr int64_t kGrain = int64_t{1} << 16;
-  std::atomic<bool> finite = true;
-  parallel_for(count, kGrain, [&](int64_t begin, int64_t end, int /*thread*/) {
-    int bad = 0;
-#pragma omp simd reduction(| : bad)
-    for (int64_t i = begin; i < end; ++i) bad |= (std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent ? 1 : 0;
-    if (bad != 0) finite = false;
-  });
-  return finite;
-}
-
 void check_finite(const std::string& path, const std::string& name, const Tensor& tensor) {
   const auto* values = tensor.as<float>();
-  const int64_t count = tensor.count();
-  if (all_finite(values, count)) return;
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < tensor.count(); ++i) {
     if (std::isfinite(values[i])) continue;
     fail(ExitCode::kBadData,
          "{}: tensor '{}' holds {} at element {}; training cannot go on from there, so take an earlier checkpoint",
          path, name, values[i], i);
   }
+}
+
+// What is wrong with a file that is not whole, tensor by tensor.
+[[noreturn]] void fail_damaged(const SafetensorsReader& file, bool allow_nonfinite) {
+  for (const std::string& name : file.names()) {
+    Tensor tensor = file.at(name);
+    std::vector<float> values(static_cast<size_t>(tensor.count()));
+    tensor.data = values.data();
+    file.read(name, tensor.data);
+    if (!allow_nonfinite) check_finite(file.path(), name, tensor);
+  }
+  fail(ExitCode::kBadData, "{}: its header is damaged: the tensors are right, the file's checksum is not", file.path());
 }
 
 }  // namespace
@@ -138,79 +133,82 @@ int64_t Checkpoint::bytes() const {
   return sum;
 }
 
-SafetensorsFile Checkpoint::read_file(const std::string& name, bool allow_nonfinite) const {
+SafetensorsReader Checkpoint::open_file(const std::string& name) const {
   const std::string path = path_ + "/" + name;
-  SafetensorsFile file(InputFile(path, Links::kRefuse));
+  SafetensorsReader file(path, Links::kRefuse);
   const std::string found_run = metadata_of(file, "run_id"), found_step = metadata_of(file, "step");
   if (found_run != run_id() || found_step != std::to_string(step())) {
     fail(ExitCode::kBadData, "{}: is of step {} of run {}, its checkpoint is of step {} of run {}", path, found_step,
          found_run, step(), run_id());
   }
-  size_t expected = 0;
+  std::map<std::string, uint64_t> checksums;
   for (const auto& [tensor_name, entry] : tensors()) {
     if (entry.file != name) continue;
-    ++expected;
     const Tensor& tensor = file.at(tensor_name);
     if (tensor.dtype != DType::kF32 || !std::ranges::equal(tensor.shape(), entry.shape)) {
       fail(ExitCode::kBadData, "{}: tensor '{}' is {}, which is not what the manifest says", path, tensor_name,
            tensor.describe());
     }
-    const uint64_t found = xxh3(tensor.data, tensor.bytes());
-    if (found != entry.xxh3) {
-      const size_t begin = file.offset(tensor_name);
-      fail(ExitCode::kBadData,
-           "{}: tensor '{}' is damaged: checksum {}, the manifest says {} (bytes {} to {}); take another "
-           "checkpoint",
-           path, tensor_name, to_hex(found), to_hex(entry.xxh3), begin, begin + tensor.bytes());
-    }
-    if (!allow_nonfinite) check_finite(path, tensor_name, tensor);
+    checksums.emplace(tensor_name, entry.xxh3);
   }
-  if (file.names().size() != expected) {
-    fail(ExitCode::kBadData, "{}: holds {} tensors, the manifest says {}", path, file.names().size(), expected);
+  if (file.names().size() != checksums.size()) {
+    fail(ExitCode::kBadData, "{}: holds {} tensors, the manifest says {}", path, file.names().size(), checksums.size());
   }
-  if (file.xxh3() != manifest_.files.at(name).xxh3) {
-    fail(ExitCode::kBadData, "{}: its header is damaged: the tensors are right, the file's checksum is not", path);
-  }
+  file.set_check([checksums = std::move(checksums)](const SafetensorsReader& from, const std::string& tensor_name,
+                                                    const Tensor& tensor) {
+    const uint64_t found = xxh3(tensor.data, tensor.bytes()), expected = checksums.at(tensor_name);
+    if (found == expected) return;
+    const size_t begin = from.offset(tensor_name);
+    fail(ExitCode::kBadData,
+         "{}: tensor '{}' is damaged: checksum {}, the manifest says {} (bytes {} to {}); take another "
+         "checkpoint",
+         from.path(), tensor_name, to_hex(found), to_hex(expected), begin, begin + tensor.bytes());
+  });
   return file;
 }
 
-std::vector<SafetensorsFile> Checkpoint::read(const std::string& kind, bool allow_nonfinite) const {
-  std::vector<SafetensorsFile> files;
+std::vector<SafetensorsReader> Checkpoint::open(const std::string& kind) const {
+  std::vector<SafetensorsReader> files;
   for (const auto& [name, entry] : manifest_.files) {
-    if (name.starts_with(kind + "-")) files.push_back(read_file(name, allow_nonfinite));
+    if (name.starts_with(kind + "-")) files.push_back(open_file(name));
   }
   if (files.empty()) fail(ExitCode::kBadData, "{}: has no {} files", path_, kind);
   return files;
 }
 
-// As a stream, since no tensor is wanted yet: the file's checksum vouches for names, shapes and run as well. What is
-// wrong with a file is found out with all of it in memory.
-bool Checkpoint::is_whole(const std::string& name, bool allow_nonfinite) const {
-  constexpr size_t kPiece = size_t{4} << 20;
-  const InputFile file(path_ + "/" + name, Links::kRefuse);
-  uint64_t header_bytes = 0;
-  if (file.size() < sizeof(header_bytes)) return false;
-  file.read(&header_bytes, sizeof(header_bytes), 0);
-  if (header_bytes % sizeof(float) != 0 || header_bytes > file.size() - sizeof(header_bytes) ||
-      header_bytes > SafetensorsHeader::kMaxBytes) {
-    return false;
-  }
-  const size_t header = sizeof(header_bytes) + header_bytes;
-  std::vector<float> piece(std::max(kPiece, header) / sizeof(float));
+std::vector<SafetensorsFile> Checkpoint::read(const std::string& kind) const {
+  std::vector<SafetensorsFile> files;
+  for (const SafetensorsReader& file : open(kind)) files.emplace_back(file);
+  return files;
+}
+
+// In pieces that stay in a core's cache between being read and being looked at. The file's checksum vouches for all of
+// it; which tensor is damaged is asked only where it does not fit.
+bool Checkpoint::is_whole(const SafetensorsReader& file, bool allow_nonfinite) const {
+  constexpr size_t kPiece = size_t{256} << 10;
+  std::vector<float> piece(kPiece / sizeof(float));
   HashStream hash;
-  for (size_t begin = 0, count = header; begin < file.size(); begin += count, count = kPiece) {
-    count = std::min(count, file.size() - begin);
-    file.read(piece.data(), count, begin);
+  hash.update(file.header());
+  bool finite = true;
+  size_t count = 0;
+  for (size_t begin = file.header().size(); begin < file.file().size(); begin += count) {
+    count = std::min(kPiece, file.file().size() - begin);
+    file.file().read(piece.data(), count, begin);
     hash.update(piece.data(), count);
-    if (allow_nonfinite || begin == 0) continue;
-    if (!all_finite(piece.data(), static_cast<int64_t>(count / sizeof(float)))) return false;
+    const auto elements = static_cast<int64_t>(count / sizeof(float));
+    finite = finite && (allow_nonfinite || all_finite(Tensor(piece.data(), DType::kF32, {elements})));
   }
-  return hash.digest() == manifest_.files.at(name).xxh3;
+  return finite && hash.digest() == manifest_.files.at(name_of(file.path())).xxh3;
 }
 
 void Checkpoint::verify(bool allow_nonfinite) const {
-  for (const auto& [name, entry] : manifest_.files) {
-    if (!is_whole(name, allow_nonfinite)) read_file(name, allow_nonfinite);
+  std::vector<SafetensorsReader> files;
+  for (const auto& [name, entry] : manifest_.files) files.push_back(open_file(name));
+  std::vector<uint8_t> whole(files.size());
+  parallel_tasks(static_cast<int64_t>(files.size()),
+                 [&](int64_t i, int /*thread*/) { whole[i] = is_whole(files[i], allow_nonfinite) ? 1 : 0; });
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (whole[i] == 0) fail_damaged(files[i], allow_nonfinite);
   }
 }
 

@@ -57,17 +57,20 @@ class Checkpoint {
   const std::map<std::string, TensorEntry>& tensors() const { return manifest_.tensors; }
   int64_t bytes() const;  // of all its files but the manifest
 
-  // The checkpoint's files of that kind ("model" or "optimizer"), every tensor checked against its checksum, every file
-  // against its own; throws Error(kBadData) naming file, tensor and byte range. Non-finite values are refused unless
-  // allowed.
-  std::vector<SafetensorsFile> read(const std::string& kind, bool allow_nonfinite = false) const;
-  // Reads everything and throws what is wrong.
+  // The checkpoint's files of that kind ("model" or "optimizer"): each one's header is what the manifest says, and a
+  // tensor that is read from it is checked against its checksum. Throws Error(kBadData) naming file, tensor and byte
+  // range, now or then.
+  std::vector<SafetensorsReader> open(const std::string& kind) const;
+  // All of them in memory.
+  std::vector<SafetensorsFile> read(const std::string& kind) const;
+  // Reads everything and throws what is wrong: any byte that is not what the manifest says, values that are not finite
+  // unless they are allowed.
   void verify(bool allow_nonfinite = false) const;
 
  private:
   void check_folder() const;
-  SafetensorsFile read_file(const std::string& name, bool allow_nonfinite) const;
-  bool is_whole(const std::string& name, bool allow_nonfinite) const;
+  SafetensorsReader open_file(const std::string& name) const;
+  bool is_whole(const SafetensorsReader& file, bool allow_nonfinite) const;
 
   std::string path_;
   Manifest manifest_;

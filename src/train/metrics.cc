@@ -91,7 +91,8 @@ TrainRecord StepWindow::take() {
   if (sums_.timed_seconds > 0) {
     record.tokens_per_second = static_cast<double>(sums_.timed_tokens) / sums_.timed_seconds;
     if (sums_.waiting_seconds > 0) record.waiting_share = sums_.waiting_seconds / sums_.timed_seconds;
-    record.mfu = *record.tokens_per_second * flops_per_token_ / peak_;
+    if (!peak_) peak_ = measure_peak_();
+    record.mfu = *record.tokens_per_second * flops_per_token_ / *peak_;
     if (record.mfu > 1.0) record.mfu.reset();  // the peak was measured on a busy machine: no share of it means anything
   }
   sums_ = {};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -55,8 +56,9 @@ struct WindowSums {
 // Collects steps between two log lines.
 class StepWindow {
  public:
-  StepWindow(double flops_per_token, double peak_flops_per_second)
-      : flops_per_token_(flops_per_token), peak_(peak_flops_per_second) {}
+  // measure_peak: FLOPs a second, asked for once, when the first speed is known: a run does not wait for it to begin.
+  StepWindow(double flops_per_token, std::function<double()> measure_peak)
+      : flops_per_token_(flops_per_token), measure_peak_(std::move(measure_peak)) {}
 
   // timed: false for a process's first step, which is slower than the rest.
   void add(const StepResult& result, int64_t tokens, double seconds, bool timed);
@@ -68,7 +70,8 @@ class StepWindow {
 
  private:
   double flops_per_token_;
-  double peak_;
+  std::function<double()> measure_peak_;
+  std::optional<double> peak_;
   WindowSums sums_;
 };
 

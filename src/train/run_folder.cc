@@ -182,12 +182,17 @@ void check_contents(const RunConfig& config, const StartOptions& options) {
 // Of the run that the folder holds, also when the checkpoint asked for is the one it branched off from. Going on from
 // any other would leave later steps of the run in place.
 std::optional<Checkpoint> own_checkpoint(const std::string& folder, const std::string& resume) {
-  std::optional<Checkpoint> newest = newest_checkpoint((fs::path(folder) / kCheckpointsFolderName).string());
+  const std::string checkpoints = (fs::path(folder) / kCheckpointsFolderName).string();
+  std::optional<Checkpoint> newest = newest_checkpoint(checkpoints);
   if (resume == kAuto) return newest;
-  const Checkpoint asked = find_checkpoint(resume);
-  std::error_code error;
-  if (newest && fs::equivalent(newest->path(), asked.path(), error)) return newest;
+  std::error_code unknown;  // then they are not the same
+  if (newest && fs::equivalent(checkpoints_folder(resume), checkpoints, unknown)) return newest;
+  // Its manifest tells which it is; reading all of it as well would take as long as the run's own has taken.
+  const bool one = is_checkpoint_path(resume);
+  const Checkpoint asked = one ? Checkpoint(resume) : find_checkpoint(resume);
+  if (newest && fs::equivalent(newest->path(), asked.path(), unknown)) return newest;
   if (newest && read_resume_state(newest->state()).parent == branch_name(asked)) return newest;
+  if (one) asked.verify();  // damage is told first
   fail(ExitCode::kCannotCreate,
        "{}: holds a run already, whose newest checkpoint is {}; to branch off from {}, give the branch a name of its "
        "own (--set name=...)",

@@ -98,7 +98,7 @@ Tensor HostTensor::view() const {
   return Tensor(const_cast<std::byte*>(bytes.data()), dtype, shape);
 }
 
-std::vector<HostTensor> trace(Context& ctx, const nn::ModelConfig& config, const SafetensorsFile& weights,
+std::vector<HostTensor> trace(Context& ctx, const nn::ModelConfig& config, const SafetensorsReader& weights,
                               const SafetensorsFile& tokens, const TraceOptions& options) {
   const DeviceBatch batch = {upload_ids(ctx, tokens, "tokens", 0, config.vocab_size),
                              upload_ids(ctx, tokens, "targets", -1, config.vocab_size)};

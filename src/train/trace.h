@@ -28,7 +28,7 @@ struct TraceOptions {
 // counted. Returns logits, cross_entropy (mean over counted targets, nats), layers.{i}.output,
 // layers.{i}.moe.{balance_loss,expert_index,gate_weight,slot}, and grad.<parameter> of
 // cross_entropy + balance_loss_weight * sum of balance losses. Errors name file and tensor (kBadData).
-std::vector<HostTensor> trace(Context& ctx, const nn::ModelConfig& config, const SafetensorsFile& weights,
+std::vector<HostTensor> trace(Context& ctx, const nn::ModelConfig& config, const SafetensorsReader& weights,
                               const SafetensorsFile& tokens, const TraceOptions& options);
 
 void write_trace(const std::string& path, const std::vector<HostTensor>& tensors);

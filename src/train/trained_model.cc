@@ -1,9 +1,9 @@
 #include "train/trained_model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 
+#include "core/finite.h"
 #include "core/hash.h"
 #include "core/rank.h"
 #include "nn/parameter_file.h"
@@ -23,7 +23,7 @@ bool is_folder(const std::string& path) {
   return fs::is_directory(path, unknown);
 }
 
-const std::string& config_text(const SafetensorsFile& file) {
+const std::string& config_text(const SafetensorsReader& file) {
   const auto config = file.metadata().find("config");
   if (config == file.metadata().end()) {
     fail(ExitCode::kBadData,
@@ -35,9 +35,14 @@ const std::string& config_text(const SafetensorsFile& file) {
 }
 
 // A checkpoint proves its tensors itself; a file of its own does not.
-void check_finite(const SafetensorsFile& file) {
+void check_finite(const SafetensorsReader& file) {
+  std::vector<std::byte> bytes;
   for (const std::string& name : file.names()) {
-    if (std::ranges::all_of(file.doubles(name), [](double value) { return std::isfinite(value); })) continue;
+    Tensor tensor = file.at(name);
+    bytes.resize(std::max(bytes.size(), tensor.bytes()));
+    tensor.data = bytes.data();
+    file.read(name, tensor.data);
+    if (all_finite(tensor)) continue;
     fail(ExitCode::kBadData,
          "{}: tensor {} holds values that are not finite, so the model computes nothing; use another", file.path(),
          name);
@@ -52,7 +57,7 @@ TrainedModel::TrainedModel(const std::string& path, std::span<const std::string>
     const Checkpoint checkpoint = find_checkpoint(path);
     source_ = checkpoint.path();
     step_ = checkpoint.step();
-    files_ = checkpoint.read("model");
+    files_ = checkpoint.open("model");
     config_ = parse_config(checkpoint.config(), source_, overrides);
     trained_with = read_resume_state(checkpoint.state()).origin.tokenizer;
   } else {

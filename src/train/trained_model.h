@@ -41,7 +41,7 @@ class TrainedModel {
 
   std::string source_;
   std::optional<int64_t> step_;
-  std::vector<SafetensorsFile> files_;
+  std::vector<SafetensorsReader> files_;
   RunConfig config_;
   std::unique_ptr<data::Tokenizer> tokenizer_;
 };

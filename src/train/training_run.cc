@@ -6,6 +6,7 @@
 #include <cmath>
 #include <new>
 
+#include "core/finite.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
 #include "nn/parameter_file.h"
@@ -144,8 +145,7 @@ void TrainingRun::save() {
 
 // A finite gradient can still lead to a weight that is not: such a state never replaces a good checkpoint.
 void TrainingRun::check_finite(const NamedTensor& tensor) const {
-  const auto* values = tensor.tensor.as<const float>();
-  if (std::all_of(values, values + tensor.tensor.count(), [](float value) { return std::isfinite(value); })) return;
+  if (all_finite(tensor.tensor)) return;
   fail(ExitCode::kNumeric,
        "step {}: {} holds values that are not finite, though loss and gradient were: nothing is saved, earlier "
        "checkpoints are good; lower train.learning_rate.peak or raise train.optimizer.eps",

@@ -39,7 +39,6 @@ class TrainingRun {
   comm::Layout layout() const;
   comm::GroupOptions group_options() const { return train::group_options(config_, compute_, layout(), nodes_); }
   void compare_ranks() const;
-  double peak_of_job(const Backend& backend) const;
   void open_checkpoint();
   void check_origin(const std::string& checkpoint, const Origin& there) const;
   void open_folder(const RunOptions& options);

@@ -65,7 +65,7 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
       groups_(comm::make_groups(backend, *ctx_, job_, layout(), group_options())),
       trainer_(*ctx_, config_, compute_, groups_, Weights::kNone),
       flops_per_token_(training_flops_per_token(config_.model, config_.data.sequence_length)),
-      window_(flops_per_token_, peak_of_job(backend)),
+      window_(flops_per_token_, [&backend, this] { return measure_matmul_peak(backend, compute_) * job_.size(); }),
       observation_(*ctx_, config_.model.moe, job_,
                    {.dump_folder = leader_ ? options.dump_folder : "",
                     .dump_step = options.dump_step,
@@ -84,10 +84,6 @@ TrainingRun::TrainingRun(const Backend& backend, RunConfig config, const RunOpti
 comm::Layout TrainingRun::layout() const {
   const int64_t experts = config_.model.moe_layers() > 0 ? config_.model.moe.experts : 0;
   return comm::make_layout(job_.size(), job_.rank(), experts, config_.parallel.expert_parallel_size);
-}
-
-double TrainingRun::peak_of_job(const Backend& backend) const {
-  return measure_matmul_peak(backend, compute_) * job_.size();
 }
 
 void TrainingRun::compare_ranks() const {
@@ -218,10 +214,10 @@ void TrainingRun::continue_records(const Checkpoint& checkpoint, const ResumeSta
 
 void TrainingRun::restore_tensors(const Checkpoint& checkpoint) {
   nn::ParameterStore& parameters = trainer_.task().parameters();
-  nn::load_parameters(*ctx_, parameters, checkpoint.read("model"));
+  nn::load_parameters(*ctx_, parameters, checkpoint.open("model"));
   const std::vector<nn::OwnedVector> moments = {{"moment1.", trainer_.optimizer().moment1()},
                                                 {"moment2.", trainer_.optimizer().moment2()}};
-  nn::load_owned_vectors(*ctx_, parameters, moments, checkpoint.read("optimizer"));
+  nn::load_owned_vectors(*ctx_, parameters, moments, checkpoint.open("optimizer"));
 }
 
 void TrainingRun::log_start() {

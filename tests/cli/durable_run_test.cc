@@ -224,6 +224,25 @@ TEST_F(DurableRun, FinishedRunsStayAsTheyAre) {
   EXPECT_EQ(read_text(run_path("runs") / "metrics.jsonl"), metrics);
 }
 
+// The run's own newest checkpoint may be named too, in each way that a person may name it.
+TEST_F(DurableRun, TheRunsOwnNewestCheckpointMayBeNamed) {
+  ASSERT_EQ(train("runs").code, 0);
+  const std::string newest = "runs/tiny/checkpoints/step-00000006";
+  for (const std::string& named : {std::string("runs/tiny"), std::string("runs/tiny/checkpoints/"), newest}) {
+    const Outcome outcome = train("runs", "--resume " + named);
+    EXPECT_EQ(outcome.code, 0) << named << ": " << outcome.err;
+    EXPECT_NE(outcome.err.find("finished already"), std::string::npos) << named;
+  }
+  fs::create_directory_symlink(folder_ / newest, folder_ / "link");
+  EXPECT_EQ(train("runs", "--resume link").code, 77);
+  std::fstream(folder_ / newest / "model-00001-of-00001.safetensors", std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(-1, std::ios::end)
+      .put('\x55');
+  const Outcome damaged = train("runs", "--resume " + newest);
+  EXPECT_EQ(damaged.code, 65) << "not an older one when this one was named";
+  EXPECT_NE(damaged.err.rfind("is damaged: checksum"), std::string::npos) << damaged.err;
+}
+
 TEST_F(DurableRun, ABranchBeginsFromAnotherRunsCheckpoint) {
   ASSERT_EQ(train("runs").code, 0);
   const std::string from = "--resume runs/tiny/checkpoints/step-00000004";

@@ -26,14 +26,14 @@ std::string temporary(const std::string& name) {
   return (std::filesystem::temp_directory_path() / fmt::format("mhmoe_trace_{}_{}", getpid(), name)).string();
 }
 
-// Those tensors of the file that `wanted` names.
-SafetensorsFile extract(const SafetensorsFile& source, const std::string& path, const auto& wanted) {
+// The path of a file with those tensors of the other that `wanted` names.
+std::string extract(const SafetensorsFile& source, const std::string& path, const auto& wanted) {
   std::vector<NamedTensor> tensors;
   for (const std::string& name : source.names()) {
     if (wanted(name)) tensors.push_back({name, source.at(name)});
   }
   write_safetensors(path, tensors);
-  return SafetensorsFile(path);
+  return path;
 }
 
 class TraceGolden : public testing::TestWithParam<std::string> {
@@ -47,13 +47,13 @@ class TraceGolden : public testing::TestWithParam<std::string> {
     for (const char* name : {"config", "weights", "tokens", "output"}) std::filesystem::remove(temporary(name));
   }
 
-  SafetensorsFile weights() const {
-    return extract(golden_.inputs, temporary("weights"),
-                   [&](const std::string& name) { return golden_.parameters.contains(name); });
+  SafetensorsReader weights() const {
+    return SafetensorsReader(extract(golden_.inputs, temporary("weights"),
+                                     [&](const std::string& name) { return golden_.parameters.contains(name); }));
   }
   SafetensorsFile tokens() const {
-    return extract(golden_.inputs, temporary("tokens"),
-                   [](const std::string& name) { return name == "tokens" || name == "targets"; });
+    return SafetensorsFile(extract(golden_.inputs, temporary("tokens"),
+                                   [](const std::string& name) { return name == "tokens" || name == "targets"; }));
   }
 
   // The file of output against the golden one.

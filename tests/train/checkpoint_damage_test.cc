@@ -27,7 +27,7 @@ TEST_F(CheckpointDamage, EveryFlippedBitIsFoundAndNamed) {
   // Which tensor a byte of a file is in.
   const auto tensor_at = [&](const fs::path& file, size_t position) -> std::string {
     if (file.extension() != ".safetensors") return "";
-    const SafetensorsFile tensors(file.string());
+    const SafetensorsReader tensors(file.string());
     for (const std::string& name : tensors.names()) {
       const size_t begin = tensors.offset(name);
       if (position >= begin && position < begin + tensors.at(name).bytes()) return name;
@@ -70,6 +70,24 @@ TEST_F(CheckpointDamage, EveryTruncationIsFoundAndNamed) {
     write_bytes(file, bytes);
   }
   EXPECT_EQ(fault().code, ExitCode::kOk);
+}
+
+// Between being verified and being used, or on the way to another rank than the one that verified it.
+TEST_F(CheckpointDamage, WhatChangesAfterItWasVerifiedIsNotUsed) {
+  write_checkpoint(folder_, make_snapshot(7));
+  const Checkpoint checkpoint = find_checkpoint(folder_);
+  const std::vector<SafetensorsReader> files = checkpoint.open("model");
+  const SafetensorsReader& file = files[0];
+  const std::string last = file.names().back();
+  std::fstream(file.path(), std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(static_cast<std::streamoff>(file.offset(last)))
+      .put('\x55');
+  std::vector<std::byte> bytes(file.file().size());
+  file.read(file.names().front(), bytes.data());
+  const Thrown thrown = thrown_by([&] { file.read(last, bytes.data()); });
+  EXPECT_EQ(thrown.code, ExitCode::kBadData);
+  EXPECT_TRUE(thrown.says(fmt::format("tensor '{}' is damaged", last))) << thrown.message;
+  EXPECT_TRUE(thrown_by([&] { checkpoint.read("model"); }).says("is damaged"));
 }
 
 // Row 28. A checkpoint that the first version of the format wrote is kept and must always load.

@@ -54,7 +54,7 @@ StepResult result_of(int64_t step, double loss, bool refused = false) {
 }
 
 TEST(StepWindow, AveragesLossesAndLeavesOutRefusedStepsAndTheFirstTime) {
-  StepWindow window(10, 1000.0);
+  StepWindow window(10, [] { return 1000.0; });
   window.add(result_of(1, 4), 100, 50, false);
   EXPECT_FALSE(window.take().tokens_per_second.has_value());
   window.add(result_of(2, 4), 100, 1, true);
@@ -68,9 +68,22 @@ TEST(StepWindow, AveragesLossesAndLeavesOutRefusedStepsAndTheFirstTime) {
   EXPECT_DOUBLE_EQ(*record.mfu, 0.75);
 }
 
+TEST(StepWindow, ThePeakIsMeasuredOnceAndOnlyForASpeed) {
+  int measured = 0;
+  StepWindow window(10, [&] { return ++measured * 1000.0; });
+  window.add(result_of(1, 4), 100, 50, false);
+  window.take();
+  EXPECT_EQ(measured, 0);
+  for (int step = 2; step <= 3; ++step) {
+    window.add(result_of(step, 4), 50, 1, true);
+    EXPECT_DOUBLE_EQ(window.take().mfu.value(), 0.5);
+    EXPECT_EQ(measured, 1);
+  }
+}
+
 // The peak is measured once, perhaps while other programs held the machine.
 TEST(StepWindow, ShareOfAPeakThatAStepExceedsIsLeftOut) {
-  StepWindow window(10, 1000.0);
+  StepWindow window(10, [] { return 1000.0; });
   window.add(result_of(2, 4), 100, 1, true);
   EXPECT_DOUBLE_EQ(window.take().mfu.value(), 1.0);
   window.add(result_of(3, 4), 101, 1, true);
