@@ -86,7 +86,8 @@ SafetensorsReader::SafetensorsReader(const std::string& path, Links links)
   metadata_ = std::move(header.metadata);
   for (const auto& entry : header.entries) {
     const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
-    places_.emplace(entry.name, Place{Tensor(nullptr, entry.dtype, shape), header_.size() + entry.begin});
+    const Place place = {Tensor(nullptr, entry.dtype, shape), header_.size() + entry.begin};
+    places_.emplace(entry.name, place);
     names_.push_back(entry.name);
   }
 }

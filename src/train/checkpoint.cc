@@ -19,6 +19,7 @@ namespace mhmoe::train {
 namespace {
 
 constexpr size_t kMaxManifestBytes = size_t{64} << 20;
+constexpr int64_t kWorthThreads = int64_t{8} << 20;  // bytes, below which waking threads costs more than it saves
 
 struct stat status_of(const std::string& path) {
   struct stat status {};
@@ -205,8 +206,11 @@ void Checkpoint::verify(bool allow_nonfinite) const {
   std::vector<SafetensorsReader> files;
   for (const auto& [name, entry] : manifest_.files) files.push_back(open_file(name));
   std::vector<uint8_t> whole(files.size());
-  parallel_tasks(static_cast<int64_t>(files.size()),
-                 [&](int64_t i, int /*thread*/) { whole[i] = is_whole(files[i], allow_nonfinite) ? 1 : 0; });
+  const auto count = static_cast<int64_t>(files.size());
+  const int64_t grain = bytes() < kWorthThreads ? count : 1;
+  parallel_for(count, grain, [&](int64_t begin, int64_t end, int /*thread*/) {
+    for (int64_t i = begin; i < end; ++i) whole[i] = is_whole(files[i], allow_nonfinite) ? 1 : 0;
+  });
   for (size_t i = 0; i < files.size(); ++i) {
     if (whole[i] == 0) fail_damaged(files[i], allow_nonfinite);
   }
