@@ -81,8 +81,8 @@ std::string read_header(const InputFile& file) {
 
 SafetensorsReader::SafetensorsReader(const std::string& path, Links links)
     : file_(std::make_unique<InputFile>(path, links)), header_(read_header(*file_)) {
-  SafetensorsHeader header =
-      parse_safetensors_header(path, std::string_view(header_).substr(kLengthBytes), file_->size() - header_.size());
+  const std::string_view text = header_;
+  SafetensorsHeader header = parse_safetensors_header(path, text.substr(kLengthBytes), file_->size() - header_.size());
   metadata_ = std::move(header.metadata);
   for (const auto& entry : header.entries) {
     const std::vector<int64_t> shape = entry.shape.empty() ? std::vector<int64_t>{1} : entry.shape;
