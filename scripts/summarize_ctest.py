@@ -6,9 +6,11 @@ import xml.etree.ElementTree as ElementTree
 
 
 def reason(case):
-    """GTEST_SKIP() << "why" prints `FILE:LINE: Skipped`, then why; scripts print `skipped: why`."""
+    """What a program whose kernels this CPU lacks says, before all that its cases say, is why it is skipped as a whole;
+    GTEST_SKIP() << "why" prints `FILE:LINE: Skipped`, then why; scripts print `skipped: why`."""
     output = case.findtext("system-out") or ""
-    found = re.search(r": Skipped\n(.+)", output) or re.search(r"^skipped: (.+)", output, re.MULTILINE)
+    found = (re.search(r'(this CPU lacks .*, which the kernels "\w+" are compiled for)', output)
+             or re.search(r": Skipped\n(.+)", output) or re.search(r"^skipped: (.+)", output, re.MULTILINE))
     return found.group(1).strip() if found else "no reason given"
 
 

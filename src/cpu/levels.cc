@@ -23,6 +23,8 @@ MHMOE_CPU_LEVELS
 namespace mhmoe::cpu {
 namespace {
 
+constexpr const char* kVariable = "MHMOE_CPU_ISA";
+
 const KernelLevel* g_level = nullptr;
 
 bool cpu_has(std::string_view set) {
@@ -56,16 +58,17 @@ bool needs(const KernelLevel& level, std::string_view wanted) {
   return false;
 }
 
-void take(const KernelLevel& level) {
+void take(const KernelLevel& level, std::string_view asker) {
   // The library says what it has only once, so the CPU itself is asked first.
   std::string missing = missing_instructions(level, cpu_has);
   if (missing.empty()) {
     if (!limit_products(needs(level, "avx512f"), needs(level, "avx512bf16"))) {
-      fail(ExitCode::kDevice, "oneDNN cannot be held to the processors of the kernels \"{}\" any more", level.name);
+      fail(ExitCode::kDevice, "{}: oneDNN cannot be held to the processors of the kernels \"{}\" any more", asker,
+           level.name);
     }
     missing = missing_instructions(level, has_instructions);
   }
-  if (!missing.empty()) fail(ExitCode::kDevice, "{}", missing);
+  if (!missing.empty()) fail(ExitCode::kDevice, "{}: {}", asker, missing);
   g_level = &level;
 }
 
@@ -75,6 +78,21 @@ const KernelLevel* highest() {
     if (missing_instructions(*candidate, has_instructions).empty()) best = candidate;
   }
   return best;
+}
+
+// asker: where the name comes from.
+void choose(std::string_view name, std::string_view asker) {
+  std::string names = "auto";
+  if (name == "auto" && g_level == nullptr) g_level = highest();
+  if (name == "auto") return;
+  for (const KernelLevel* candidate : levels()) {
+    names += fmt::format(", {}", candidate->name);
+    if (candidate->name != name) continue;
+    MHMOE_CHECK(g_level == nullptr || g_level == candidate, "kernels \"{}\" are asked for, and \"{}\" are in use", name,
+                g_level->name);
+    return g_level == nullptr ? take(*candidate, asker) : void();
+  }
+  fail(ExitCode::kUsage, "{}: no kernels \"{}\" for CPUs in this program; choose one of {}", asker, name, names);
 }
 
 }  // namespace
@@ -103,23 +121,13 @@ std::string missing_instructions(const KernelLevel& level, bool (*has)(std::stri
 }
 
 void request_level(std::string_view name) {
-  std::string names = "auto";
-  if (name == "auto" && g_level == nullptr) g_level = highest();
-  if (name == "auto") return;
-  for (const KernelLevel* candidate : levels()) {
-    names += fmt::format(", {}", candidate->name);
-    if (candidate->name != name) continue;
-    MHMOE_CHECK(g_level == nullptr || g_level == candidate, "kernels \"{}\" are asked for, and \"{}\" are in use", name,
-                g_level->name);
-    return g_level == nullptr ? take(*candidate) : void();
-  }
-  fail(ExitCode::kUsage, "no kernels \"{}\" for CPUs in this program; choose one of {}", name, names);
+  choose(name, "--cpu-isa");
 }
 
 const KernelLevel& level() {
   if (g_level == nullptr) {
-    const char* wanted = std::getenv("MHMOE_CPU_ISA");
-    request_level(wanted == nullptr || *wanted == 0 ? "auto" : wanted);
+    const char* wanted = std::getenv(kVariable);
+    choose(wanted == nullptr || *wanted == 0 ? "auto" : wanted, kVariable);
   }
   return *g_level;
 }

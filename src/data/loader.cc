@@ -52,7 +52,8 @@ BatchLoader::Location BatchLoader::locate(Mixture::Draw draw) const {
 
 void BatchLoader::read(int64_t first, std::span<int32_t> tokens, std::span<int32_t> targets) const {
   const int64_t rows = rows_of(tokens, targets, length_);
-  std::vector<int32_t> sequence(length_ + 1);
+  thread_local std::vector<int32_t> sequence;
+  sequence.resize(static_cast<size_t>(length_ + 1));
   std::array<Mixture::Draw, Mixture::kBlock> draws;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t number = first + row;

@@ -13,10 +13,16 @@ namespace {
 
 constexpr uint64_t kRounds = 6;
 
+Philox order_of(uint64_t seed, int64_t source, int64_t epoch) {
+  std::array<char, 64> name;  // no string on the heap for every sequence that is read
+  const auto end = fmt::format_to_n(name.data(), name.size(), "data/permutation/{}/{}", source, epoch);
+  return {seed, {name.data(), end.size}};
+}
+
 }  // namespace
 
 Permutation::Permutation(int64_t size, uint64_t seed, int64_t source, int64_t epoch)
-    : random_(seed, fmt::format("data/permutation/{}/{}", source, epoch)),
+    : random_(order_of(seed, source, epoch)),
       size_(static_cast<uint64_t>(size)),
       half_bits_(std::max(1, static_cast<int>(std::bit_width(size_ - 1) + 1) / 2)) {
   MHMOE_CHECK(size > 0, "permutation of {} elements", size);
@@ -49,7 +55,7 @@ Mixture::Mixture(std::span<const double> weights, uint64_t seed)
 }
 
 // Occurrence k of a source is due at (k + 1/2) / share; the earliest is drawn, the first source where they tie.
-int32_t Mixture::next_source(std::vector<int64_t>& drawn) const {
+int32_t Mixture::next_source(std::span<int64_t> drawn) const {
   size_t earliest = 0;
   double earliest_due = INFINITY;
   for (size_t s = 0; s < shares_.size(); ++s) {
@@ -66,14 +72,15 @@ int32_t Mixture::next_source(std::vector<int64_t>& drawn) const {
 std::array<Mixture::Draw, Mixture::kBlock> Mixture::block(int64_t block) const {
   const int64_t begin = block * kBlock;
   const auto sources = static_cast<double>(shares_.size());
-  std::vector<int64_t> drawn;
+  thread_local std::vector<int64_t> drawn, occurrence;
+  drawn.clear();
   for (const double share : shares_) {  // certainly drawn before `begin`: no source is further behind than this
     const double certain = std::floor((static_cast<double>(begin) - sources - 2) * share) - 1;
     drawn.push_back(std::max<int64_t>(0, static_cast<int64_t>(certain)));
   }
   for (int64_t n = std::reduce(drawn.begin(), drawn.end()); n < begin; ++n) next_source(drawn);
 
-  std::vector<int64_t> occurrence = drawn;
+  occurrence = drawn;
   std::array<int32_t, kBlock> turns;
   for (int32_t& turn : turns) turn = next_source(drawn);
   for (int64_t i = kBlock - 1; i > 0; --i) {  // Fisher-Yates

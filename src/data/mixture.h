@@ -41,7 +41,7 @@ class Mixture {
   std::array<Draw, kBlock> block(int64_t block) const;
 
  private:
-  int32_t next_source(std::vector<int64_t>& drawn) const;
+  int32_t next_source(std::span<int64_t> drawn) const;
 
   std::vector<double> shares_;
   Philox random_;

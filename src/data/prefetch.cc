@@ -1,6 +1,7 @@
 #include "data/prefetch.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 
@@ -21,23 +22,24 @@ void PrefetchingLoader::read(int64_t first, std::span<int32_t> tokens, std::span
               targets.size());
   std::unique_lock lock(mutex_);
   if (first != taken_ || tokens.size() != size_) restart(first, tokens.size());
-  ready_.wait(lock, [&] { return !batches_.empty(); });
-  const Batch batch = std::move(batches_.front());
-  batches_.pop_front();
+  ready_.wait(lock, [&] { return count_ > 0; });
+  std::swap(given_, batches_[oldest_]);
+  oldest_ = (oldest_ + 1) % kAhead;
+  --count_;
   taken_ += stride();
-  if (batch.error) {
+  if (given_.error) {
     size_ = 0;  // so that the next read tries anew
-    std::rethrow_exception(batch.error);
+    std::rethrow_exception(std::exchange(given_.error, nullptr));
   }
   lock.unlock();
   room_.notify_one();
-  std::copy(batch.tokens.begin(), batch.tokens.end(), tokens.begin());
-  std::copy(batch.targets.begin(), batch.targets.end(), targets.begin());
+  std::ranges::copy(given_.tokens, tokens.begin());
+  std::ranges::copy(given_.targets, targets.begin());
 }
 
 void PrefetchingLoader::restart(int64_t first, size_t size) {
   ++generation_;
-  batches_.clear();
+  count_ = 0;
   taken_ = next_ = first;
   size_ = size;
   failed_ = false;
@@ -45,25 +47,33 @@ void PrefetchingLoader::restart(int64_t first, size_t size) {
   room_.notify_one();
 }
 
+void PrefetchingLoader::read_one(int64_t first, size_t size) {
+  reading_.error = nullptr;
+  try {
+    reading_.tokens.resize(size);
+    reading_.targets.resize(size);
+    loader_.read(first, reading_.tokens, reading_.targets);
+  } catch (...) {
+    reading_.error = std::current_exception();
+  }
+}
+
 void PrefetchingLoader::work() {
   std::unique_lock lock(mutex_);
   while (true) {
-    room_.wait(lock, [&] { return stop_ || (size_ > 0 && !failed_ && batches_.size() < kAhead); });
+    room_.wait(lock, [&] { return stop_ || (size_ > 0 && !failed_ && count_ < kAhead); });
     if (stop_) return;
     const uint64_t generation = generation_;
     const int64_t first = next_;
-    Batch batch{.tokens = std::vector<int32_t>(size_), .targets = std::vector<int32_t>(size_), .error = {}};
+    const size_t size = size_;
     next_ += stride();
     lock.unlock();
-    try {
-      loader_.read(first, batch.tokens, batch.targets);
-    } catch (...) {
-      batch.error = std::current_exception();
-    }
+    read_one(first, size);
     lock.lock();
     if (generation != generation_) continue;
-    failed_ = batch.error != nullptr;
-    batches_.push_back(std::move(batch));
+    failed_ = reading_.error != nullptr;
+    std::swap(reading_, batches_[(oldest_ + count_) % kAhead]);
+    ++count_;
     ready_.notify_one();
   }
 }

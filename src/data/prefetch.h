@@ -1,9 +1,9 @@
 // Batches read ahead by a thread while the model computes.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <mutex>
 #include <span>
@@ -36,19 +36,23 @@ class PrefetchingLoader {
   void restart(int64_t first, size_t size);
   int64_t stride() const { return stride_ > 0 ? stride_ : static_cast<int64_t>(size_) / loader_.sequence_length(); }
   void work();
+  void read_one(int64_t first, size_t size);
 
   const BatchLoader& loader_;
   const int64_t stride_;
   std::mutex mutex_;
   std::condition_variable ready_, room_;
   // Under the mutex:
-  std::deque<Batch> batches_;  // the first begins at sequence number taken_
-  int64_t taken_ = 0;
+  std::array<Batch, kAhead> batches_;  // a ring; those that are read stand from oldest_ on
+  size_t oldest_ = 0, count_ = 0;
+  int64_t taken_ = 0;        // where the oldest one begins
   int64_t next_ = 0;         // where the batch to be read next begins
   size_t size_ = 0;          // tokens of a batch; 0 before the first read and after an error
   uint64_t generation_ = 0;  // of the position: what was read for another one is thrown away
   bool failed_ = false;      // the last batch holds an error: nothing is read behind it
   bool stop_ = false;
+  // The caller's and the thread's own. Batches change places, so that steps reuse their memory.
+  Batch given_, reading_;
   std::thread thread_;
 };
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <vector>
 
 #include "core/parallel_for.h"
 
@@ -17,17 +17,19 @@ constexpr int kLowBits = 31;
 
 // Bits of floats that are not negative are in the order of their values, infinity and NaN last.
 int64_t largest_bits(std::span<const Tensor> vectors) {
-  std::vector<int64_t> of_thread(static_cast<size_t>(thread_count()), 0);
+  std::atomic<uint32_t> largest_of_all = 0;
   for (const Tensor& vector : vectors) {
     const auto* values = vector.as<const float>();
-    parallel_for(vector.count(), kGrain, [&](int64_t begin, int64_t end, int thread) {
+    parallel_for(vector.count(), kGrain, [&](int64_t begin, int64_t end, int /*thread*/) {
       uint32_t largest = 0;
       for (int64_t i = begin; i < end; ++i)
         largest = std::max(largest, std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
-      of_thread[static_cast<size_t>(thread)] = std::max<int64_t>(of_thread[static_cast<size_t>(thread)], largest);
+      uint32_t known = largest_of_all;
+      while (known < largest && !largest_of_all.compare_exchange_weak(known, largest)) {
+      }
     });
   }
-  return *std::ranges::max_element(of_thread);
+  return largest_of_all;
 }
 
 struct FixedPoint {
@@ -59,20 +61,16 @@ float exact_sum_squares(Job& job, std::span<const Tensor> vectors, int64_t eleme
   const int exponent = 2 * (std::ilogb(largest) + 1);
   const int shift = 62 - static_cast<int>(std::bit_width(static_cast<uint64_t>(elements))) - exponent;
   const double scale = std::ldexp(1.0, shift);
-  std::vector<FixedPoint> of_thread(static_cast<size_t>(thread_count()));
+  std::atomic<int64_t> high = 0, low = 0;
   for (const Tensor& vector : vectors) {
     const auto* values = vector.as<const float>();
-    parallel_for(vector.count(), kGrain, [&](int64_t begin, int64_t end, int thread) {
+    parallel_for(vector.count(), kGrain, [&](int64_t begin, int64_t end, int /*thread*/) {
       const FixedPoint sum = sum_scaled(values, begin, end, scale);
-      of_thread[static_cast<size_t>(thread)].high += sum.high;
-      of_thread[static_cast<size_t>(thread)].low += sum.low;
+      high += sum.high;
+      low += sum.low;
     });
   }
-  std::array<int64_t, 2> total{};
-  for (const FixedPoint& sum : of_thread) {
-    total[0] += sum.high;
-    total[1] += sum.low;
-  }
+  std::array<int64_t, 2> total = {high, low};
   job.sum(total);
   const double sum = static_cast<double>(total[0]) + std::ldexp(static_cast<double>(total[1]), -kLowBits);
   return static_cast<float>(std::ldexp(sum, -shift));

@@ -34,7 +34,7 @@ const Tensor& SumTree::result() {
   return levels_[0];
 }
 
-void sum_pairwise(Context& ctx, std::vector<Tensor> blocks) {
+void sum_pairwise(Context& ctx, std::span<const Tensor> blocks) {
   for (size_t stride = 1; stride < blocks.size(); stride *= 2) {
     for (size_t i = 0; i + stride < blocks.size(); i += 2 * stride) {
       ops::add(ctx, {.out = blocks[i], .a = blocks[i], .b = blocks[i + stride]});

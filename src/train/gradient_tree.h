@@ -3,6 +3,7 @@
 // power of two of them, and adds up their subtree; ranks are the tree's upper levels.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "comm/groups.h"
@@ -38,7 +39,7 @@ class SumTree {
 
 // blocks[0] = the tree's sum of all blocks: (0 + 1) + (2 + 3), and so on. f32, equal counts, their number a power of
 // two; the others are overwritten.
-void sum_pairwise(Context& ctx, std::vector<Tensor> blocks);
+void sum_pairwise(Context& ctx, std::span<const Tensor> blocks);
 
 // out: f32 [n / size] = the tree's sum over the ranks of their in[rank * n / size ...]. in: f32 [n].
 void reduce_scatter_tree(Context& ctx, Communicator& ranks, const Tensor& out, const Tensor& in);

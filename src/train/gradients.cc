@@ -82,10 +82,10 @@ void Gradients::finish() {
 
 void Gradients::finish_tree() {
   everywhere_->result();
-  std::vector<Tensor> sources;
-  for (SumTree& source : of_source_) sources.push_back(source.result());
-  sum_pairwise(ctx_, sources);
-  for (size_t i = 1; i < sources.size(); ++i) ctx_.fill_zero(sources[i]);
+  sums_.clear();
+  for (SumTree& source : of_source_) sums_.push_back(source.result());
+  sum_pairwise(ctx_, sums_);
+  for (size_t i = 1; i < sums_.size(); ++i) ctx_.fill_zero(sums_[i]);
   for (const nn::Bucket& bucket : parameters_.buckets()) {
     Communicator& ranks = ranks_of(bucket);
     if (ranks.size() > 1) reduce_scatter_tree(ctx_, ranks, bucket.owned_gradient(), bucket.gradient);

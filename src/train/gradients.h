@@ -47,6 +47,7 @@ class Gradients final : public nn::GradientSink {
   int64_t experts_begin_ = 0;          // flat elements before those of experts
   std::optional<SumTree> everywhere_;  // of the parameters that all ranks have
   std::vector<SumTree> of_source_;     // of experts, by the rank whose micro-batches they come from
+  std::vector<Tensor> sums_;           // theirs; kept for its memory
   bool last_ = false;
   std::vector<bool> started_;  // by bucket
   std::deque<Reduction> under_way_;

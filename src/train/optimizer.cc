@@ -39,6 +39,8 @@ Optimizer::Optimizer(Context& ctx, nn::ParameterStore& parameters, const Optimiz
   norm_parts_ = ctx.state().allocate("gradient norm", DType::kF32, {groups.layout.world});
   ctx.fill_zero(moment1_);
   ctx.fill_zero(moment2_);
+  if (!options.width_invariant) return;
+  for (const nn::Bucket& bucket : parameters.buckets()) owned_gradients_.push_back(bucket.owned_gradient());
 }
 
 void Optimizer::update_bucket(Context& ctx, const StepScalars& scalars, const nn::Bucket& bucket) const {
@@ -70,9 +72,7 @@ std::array<float, ops::kStepScalarCount> Optimizer::inputs(double learning_rate,
 // Shards do not overlap, so that their sums of squares add up to that of the whole gradient.
 void Optimizer::sum_squares(Context& ctx, const StepScalars& scalars) {
   if (options_.width_invariant && !ctx.sizing()) {
-    std::vector<Tensor> owned;
-    for (const nn::Bucket& bucket : parameters_.buckets()) owned.push_back(bucket.owned_gradient());
-    const float sum = exact_sum_squares(*groups_.job, owned, parameters_.parameter_count());
+    const float sum = exact_sum_squares(*groups_.job, owned_gradients_, parameters_.parameter_count());
     return ctx.upload(scalars.sum_squares, &sum);
   }
   Communicator& world = *groups_.world;

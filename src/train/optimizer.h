@@ -4,6 +4,7 @@
 
 #include <array>
 #include <span>
+#include <vector>
 
 #include "comm/groups.h"
 #include "nn/parameters.h"
@@ -75,6 +76,7 @@ class Optimizer {
   const comm::ParallelGroups& groups_;
   Tensor norm_parts_;  // f32 [ranks], their shares of the sum of squares
   Tensor moment1_, moment2_;
+  std::vector<Tensor> owned_gradients_;  // by bucket; kept for a width_invariant norm alone
   int64_t updates_ = 0;
 };
 

@@ -34,22 +34,31 @@ std::vector<double> from_list(const json::Value& state, const char* name) {
 
 }  // namespace
 
-double SpikeGuard::limit(std::vector<double> values) const {
-  const double middle = median(values);
-  for (double& value : values) value = std::abs(value - middle);
-  const double deviation = std::max(kNormalDeviation * median(values), kLeastDeviation * middle);
+// All memory at once, so that steps take none.
+SpikeGuard::SpikeGuard(const SpikeGuardConfig& config) : config_(config) {
+  if (config_.threshold == 0) return;
+  for (auto* values : {&losses_, &norms_, &values_}) values->reserve(static_cast<size_t>(config_.window_steps));
+}
+
+double SpikeGuard::limit(const std::vector<double>& window) {
+  values_ = window;
+  const double middle = median(values_);
+  for (double& value : values_) value = std::abs(value - middle);
+  const double deviation = std::max(kNormalDeviation * median(values_), kLeastDeviation * middle);
   return middle + config_.threshold * deviation;
 }
 
-StepLimits SpikeGuard::limits() const {
-  if (config_.threshold == 0 || losses_.size() < kFewestSteps) return {};
-  return {.loss = limit(losses_), .gradient_norm = limit(norms_)};
+void SpikeGuard::set_limits() {
+  limits_ = {};
+  if (config_.threshold == 0 || losses_.size() < kFewestSteps) return;
+  limits_ = {.loss = limit(losses_), .gradient_norm = limit(norms_)};
 }
 
 void SpikeGuard::add(double loss, double gradient_norm) {
   if (config_.threshold == 0) return;
   push(losses_, loss, config_.window_steps);
   push(norms_, gradient_norm, config_.window_steps);
+  set_limits();
 }
 
 json::Value SpikeGuard::state() const {
@@ -60,8 +69,10 @@ json::Value SpikeGuard::state() const {
 }
 
 void SpikeGuard::restore(const json::Value& state) {
-  losses_ = from_list(state, "losses");
-  norms_ = from_list(state, "gradient_norms");
+  const std::vector<double> losses = from_list(state, "losses"), norms = from_list(state, "gradient_norms");
+  losses_.assign(losses.begin(), losses.end());  // into the memory that they have
+  norms_.assign(norms.begin(), norms.end());
+  set_limits();
 }
 
 }  // namespace mhmoe::train

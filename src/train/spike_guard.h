@@ -22,9 +22,10 @@ struct StepLimits {
 class SpikeGuard {
  public:
   static constexpr size_t kFewestSteps = 16;  // no limits before
-  explicit SpikeGuard(const SpikeGuardConfig& config) : config_(config) {}
+  explicit SpikeGuard(const SpikeGuardConfig& config);
 
-  StepLimits limits() const;
+  // Of the next step.
+  const StepLimits& limits() const { return limits_; }
   // Of an accepted step.
   void add(double loss, double gradient_norm);
 
@@ -33,10 +34,13 @@ class SpikeGuard {
   void restore(const json::Value& state);
 
  private:
-  double limit(std::vector<double> values) const;
+  double limit(const std::vector<double>& window);
+  void set_limits();
 
   SpikeGuardConfig config_;
   std::vector<double> losses_, norms_;  // the oldest first
+  std::vector<double> values_;          // what a median puts in order
+  StepLimits limits_;
 };
 
 }  // namespace mhmoe::train

@@ -3,6 +3,9 @@
 #include "cli/commands.h"
 #include "cli/program.h"
 #include "core/json.h"
+#include "cpu/levels.h"
+#include "train/config.h"
+#include "train/flops.h"
 
 namespace mhmoe::cli {
 namespace {
@@ -22,15 +25,49 @@ class Bench : public ProgramTest {
 
 constexpr const char* kSmall = "tiny.json --set model.vocab_size=64 --device cpu --threads 1 --warmup 0 --steps 1";
 
-TEST_F(Bench, KernelsOfALowerLevelAreTakenIfAsked) {
-  for (const std::string level : {"avx2", "avx512"}) {
-    const Outcome outcome = run(std::string("bench train ") + kSmall + " --cpu-isa " + level);
-    if (outcome.err.find("this CPU lacks") != std::string::npos || outcome.code == 64) {
-      GTEST_SKIP() << "skipped: no kernels " << level << ": " << outcome.err;
+// A build for one kind of processor (MHMOE_CPU_ARCH) names its kernels otherwise, so that a level lost is noticed.
+class Levels : public Bench {
+ protected:
+  void SetUp() override {
+    const std::string_view lowest = cpu::levels().front()->name;
+    if (lowest == "built_for" || lowest == "portable") GTEST_SKIP() << "skipped: this build has no levels of kernels";
+  }
+  void expect_taken_if_asked(const std::string& level) {
+    const Outcome outcome = run(fmt::format("{} --cpu-isa {}", kStep, level));
+    if (outcome.code == 69 && outcome.err.find("this CPU lacks") != std::string::npos) {
+      GTEST_SKIP() << "skipped: " << outcome.err;
     }
     EXPECT_EQ(outcome.code, 0) << outcome.err;
-    EXPECT_NE(outcome.out.find("on cpu (1 thread, " + level + ")"), std::string::npos) << outcome.out;
+    EXPECT_NE(outcome.out.find(fmt::format("on cpu (1 thread, {})", level)), std::string::npos) << outcome.out;
   }
+
+  const std::string kStep = fmt::format("bench train {}", kSmall);
+};
+
+TEST_F(Levels, Avx2IsTakenIfAsked) {
+  expect_taken_if_asked("avx2");
+}
+TEST_F(Levels, Avx512IsTakenIfAsked) {
+  expect_taken_if_asked("avx512");
+}
+TEST_F(Levels, Avx512Bf16IsTakenIfAsked) {
+  expect_taken_if_asked("avx512_bf16");
+}
+
+TEST_F(Levels, TheEnvironmentAsksAsTheOptionDoes) {
+  const Outcome asked = run(kStep, "MHMOE_CPU_ISA=avx2");
+  EXPECT_NE(asked.out.find("on cpu (1 thread, avx2)"), std::string::npos) << asked.out << asked.err;
+  const Outcome unknown = run(kStep, "MHMOE_CPU_ISA=sse9");
+  EXPECT_EQ(unknown.code, 64);
+  expect_error_line(unknown, {"MHMOE_CPU_ISA: ", "\"sse9\"", "choose one of auto, avx2"});
+  EXPECT_EQ(run(kStep, "MHMOE_CPU_ISA=").code, 0) << "as if it were not set";
+}
+
+// oneDNN may be held to less than the CPU has, which is then less for our kernels too.
+TEST_F(Levels, WhatTheMachineLacksIsRefused) {
+  const Outcome lacking = run(kStep + " --cpu-isa avx512_bf16", "ONEDNN_MAX_CPU_ISA=AVX2");
+  EXPECT_EQ(lacking.code, 69);
+  expect_error_line(lacking, {"--cpu-isa: this CPU lacks ", "avx512bf16", "the kernels \"avx512_bf16\"", "lower ones"});
 }
 
 TEST_F(Bench, FloorsNeedNoDevice) {
@@ -85,6 +122,10 @@ TEST_F(Bench, WholeStepsAndTheirParts) {
   EXPECT_NEAR(real(report, "share_of_peak"),
               real(report, "model_flops_per_second") / real(report, "peak_flops_per_second"), 1e-12);
   EXPECT_NEAR(real(report, "tokens_per_second") * real(report, "seconds_per_step"), 64, 1e-9);
+  const train::RunConfig config =
+      train::load_config(folder_ / "tiny.json", std::vector<std::string>{"model.vocab_size=64"});
+  const double flops_per_token = train::training_flops_per_token(config.model, config.data.sequence_length);
+  EXPECT_DOUBLE_EQ(real(report, "model_flops_per_second"), real(report, "tokens_per_second") * flops_per_token);
 
   const json::Value& seconds = *report.find("seconds_by_part");
   for (const char* part : {"attention", "head_and_merge", "router", "dispatch", "experts", "combine", "norms", "loss",
@@ -101,6 +142,36 @@ TEST_F(Bench, WholeStepsAndTheirParts) {
   EXPECT_LE(real(rows, "median"), real(rows, "max"));
   EXPECT_GE(real(report, "dropped_fraction"), 0);
   EXPECT_GT(report.find("peak_memory_bytes")->integer, report.find("arena_bytes")->integer);
+}
+
+TEST_F(Bench, DroppedIsWhatTheCapacityLeavesOut) {
+  const auto dropped = [&](const std::string& capacity) {
+    const json::Value report =
+        object(fmt::format("bench train {} --set model.moe.capacity_factor={}", kSmall, capacity));
+    return real(report, "dropped_fraction");
+  };
+  EXPECT_EQ(dropped("null"), 0);
+  EXPECT_EQ(dropped("4"), 0) << "4 experts: room for all rows in each";
+  const double half = dropped("0.5");
+  EXPECT_GE(half, 0.5);
+  EXPECT_LT(half, 1);
+}
+
+TEST_F(Bench, ADenseModelHasNoPartsOfExperts) {
+  const std::string dense = fmt::format("bench train {} --set model.moe.every_n_layers=0", kSmall);
+  const json::Value report = object(dense);
+  const json::Value& seconds = *report.find("seconds_by_part");
+  for (const char* part : {"head_and_merge", "router", "dispatch", "experts", "combine"}) {
+    EXPECT_EQ(real(seconds, part), 0) << part;
+    EXPECT_EQ(real(*report.find("floor_seconds_by_part"), part), 0) << part;
+  }
+  EXPECT_GT(real(seconds, "feed_forward"), 0);
+  for (const char* name : {"routing_share", "dropped_fraction"}) EXPECT_EQ(real(report, name), 0) << name;
+  for (const char* name : {"min", "median", "max"}) EXPECT_EQ(real(*report.find("rows_per_expert"), name), 0) << name;
+  const std::string text = output(dense);
+  for (const char* part : {"expert", "dropped", "rout", "dispatch", "combine", "head_and"}) {
+    EXPECT_EQ(text.find(part), std::string::npos) << part << " in\n" << text;
+  }
 }
 
 // Parts are timed by waiting, which a ban on waits does not mean.
@@ -154,7 +225,8 @@ TEST_F(Bench, PreparationOfText) {
 TEST_F(Bench, SaysWhatItNeeds) {
   expect_refused("bench ops tiny.json --floors --device cpu", 64, {"--device", "--floors"});
   expect_refused("bench ops tiny.json --floors --gpu h1", 64, {"--gpu", "h100"});
-  expect_refused(std::string("bench train ") + kSmall + " --cpu-isa sse9", 64, {"\"sse9\"", "choose one of auto, "});
+  expect_refused(std::string("bench train ") + kSmall + " --cpu-isa sse9", 64,
+                 {"--cpu-isa: ", "\"sse9\"", "choose one of auto, "});
   expect_refused("bench", 64, {"subcommand"});
   expect_refused("bench ops tiny.json --floors --set model.vocab_size=null --set data.tokenizer=none.model", 66,
                  {"none.model", "model.vocab_size"});

@@ -1,4 +1,7 @@
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "cli/program.h"
 
@@ -49,6 +52,33 @@ TEST_F(Errors, ModelOfAnotherShapeIsRefusedByName) {
   EXPECT_EQ(outcome.code, 65);
   EXPECT_NE(outcome.err.find("layers.2.attention_norm.weight"), std::string::npos) << outcome.err;
 }
+
+// Processor time, which other processes do not lengthen much, and ten times the aim (docs/performance.md): whoever
+// begins to do work before the arguments are read is noticed, a slow machine is not.
+TEST_F(Errors, HelpDoesNoWorkFirst) {
+  double least = INFINITY;
+  for (int i = 0; i < 10; ++i) {
+    rusage used{};
+    int status = 0;
+    const pid_t child = start("--help");
+    ASSERT_EQ(wait4(child, &status, 0, &used), child);
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+    const auto seconds = [](const timeval& time) {
+      return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+    };
+    least = std::min(least, seconds(used.ru_utime) + seconds(used.ru_stime));
+  }
+  EXPECT_LT(least, 0.5);
+}
+
+#ifdef MHMOE_MPIRUN
+// In a job whose launcher is not there.
+TEST_F(Errors, HelpJoinsNoJob) {
+  const char* job = "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=0 OMPI_MCA_ess=none";
+  EXPECT_EQ(run("--help", job).code, 0);
+  EXPECT_NE(run("train tiny.json --threads 1", job).code, 0) << "then nothing is shown";
+}
+#endif
 
 // The names that --help lists.
 std::vector<std::string> subcommands_in(const std::string& help) {

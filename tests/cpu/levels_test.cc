@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "cpu/backend.h"
+#include "cpu/product.h"
 
 namespace mhmoe {
 namespace {
@@ -36,17 +37,32 @@ TEST(CpuLevels, MissingInstructionsAreNamedWithWhatToDo) {
   EXPECT_EQ(cpu::missing_instructions(level, [](std::string_view) { return true; }), "");
 }
 
-// Unless the environment forces a level.
-TEST(CpuLevels, TheHighestThatTheMachineHasIsTaken) {
-  if (std::getenv("MHMOE_CPU_ISA") != nullptr) GTEST_SKIP() << "skipped: MHMOE_CPU_ISA is set";
+const cpu::KernelLevel* highest_here() {
   const cpu::KernelLevel* best = nullptr;
   for (const cpu::KernelLevel* level : cpu::levels()) {
     if (cpu::missing_instructions(*level, cpu::has_instructions).empty()) best = level;
   }
-  EXPECT_EQ(&cpu::level(), best);
-  EXPECT_EQ(&cpu::backend().kernels, &best->kernels);
+  return best;
+}
+
+// MHMOE_CPU_ISA is set where this runs for every level (tests/CMakeLists.txt).
+TEST(CpuLevels, TheHighestThatTheMachineHasIsTakenUnlessTheEnvironmentForcesAnother) {
+  const cpu::KernelLevel& taken = cpu::level();
+  EXPECT_EQ(&taken, highest_here());  // forced: of what is left of the machine
+  if (const char* forced = std::getenv("MHMOE_CPU_ISA")) {
+    EXPECT_STREQ(taken.name, forced);
+  }
+  EXPECT_EQ(&cpu::backend().kernels, &taken.kernels);
   const auto context = cpu::backend().create_context(0);
-  EXPECT_NE(context->name().find(best->name), std::string::npos) << context->name();
+  EXPECT_NE(context->name().find(taken.name), std::string::npos) << context->name();
+}
+
+// A higher processor's products would have other bits than those of the processors that a forced level stands for.
+TEST(CpuLevels, OneDnnHasWhatTheLevelHasAndNoMore) {
+  const std::string_view taken = cpu::level().name;
+  if (!taken.starts_with("avx")) GTEST_SKIP() << "skipped: this build has kernels \"" << taken << "\" alone";
+  EXPECT_EQ(cpu::has_instructions("avx512f"), taken != "avx2");
+  EXPECT_EQ(cpu::native_bf16(), taken == "avx512_bf16");
 }
 
 TEST(CpuLevels, EveryLevelHasKernelsOfItsOwn) {

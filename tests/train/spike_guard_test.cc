@@ -60,7 +60,8 @@ TEST(SpikeGuard, StateGoesThroughJsonUnchanged) {
   EXPECT_THROW(restored.restore(json::parse(R"({"losses": ["x"]})", "state", ExitCode::kBadData)), Error);
 }
 
-// A trainer that has seen ordinary steps, whose weights can be spoilt and mended.
+// A trainer that has seen ordinary steps, whose weights can be spoilt and mended; tiny, so that a second thread would
+// only wait.
 class GuardedTrainer : public testing::Test {
  protected:
   GuardedTrainer() : run_(config()) {
@@ -86,6 +87,7 @@ class GuardedTrainer : public testing::Test {
     return refusal;
   }
 
+  ThreadCount one_thread_{1};
   CpuTrainer run_;
   std::vector<float> good_;
 };
