@@ -47,6 +47,7 @@ void reduce_scatter_tree(Context& ctx, Communicator& ranks, const Tensor& out, c
   const Tensor received = ctx.step().allocate("gradient shards of all ranks", DType::kF32, {in.count()});
   ranks.wait(ranks.all_to_all(received, in, "gradients"));
   std::vector<Tensor> blocks;
+  blocks.reserve(static_cast<size_t>(ranks.size()));
   for (int p = 0; p < ranks.size(); ++p) blocks.push_back(received.slice(p * out.count(), out.count()));
   sum_pairwise(ctx, blocks);
   ctx.copy(out, blocks[0]);
