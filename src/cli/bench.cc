@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 
 #include "cli/bench_comm.h"
@@ -13,6 +14,7 @@
 #include "plan/bench_report.h"
 #include "plan/machine_speed.h"
 #include "plan/train_report.h"
+#include "train/peak.h"
 
 namespace mhmoe::cli {
 namespace {
@@ -61,9 +63,13 @@ void run_train(const BenchCommand& command) {
   const train::RunConfig config = load_for_job(job, command.file, command.overrides);
   const Backend& backend = open_to_measure(command.device);
   const DType compute = train::compute_dtype(config.train.precision, backend.prefers_bf16(local_rank()));
-  // Steps first: the peak of the process's memory is theirs.
+  // A machine that others share is not equally fast at all times: the better of before and after. Memory's speed only
+  // after, with arrays larger than small models: the peak of the process's memory is the steps'.
+  const double peak_before = train::measure_matmul_peak(backend, compute);
   const plan::StepTimes times = plan::time_steps(backend, job, config, compute, command.options);
-  const plan::Speeds measured = plan::measure_speeds(backend, compute);
+  plan::Speeds measured = plan::measure_speeds(backend, compute);
+  double& peak = compute == DType::kBF16 ? measured.bf16_flops : measured.f32_flops;
+  peak = std::max(peak, peak_before);
   plan::PartSeconds floors = plan::floors_by_part(config, backend.kind, compute, measured);
   for (const StepPart part : kStepParts) floors[part] /= job.size();  // a rank has its share of micro-batches and state
   if (job.rank() != 0) return;
