@@ -52,9 +52,11 @@ void add_bias_only(Context& ctx, const ops::Matmul& args) {
   });
 }
 
-// A product that adds to much more than it reads, as the gradient of an embedding table does: bound by memory.
+// A product of operands like a weight gradient's that adds to more than twice of what it reads, as the gradient of a
+// large table does: it waits for memory, which oneDNN takes in worse order.
 bool adds_to_much(const ops::Matmul& args, int64_t k) {
-  return args.transpose_a && !args.transpose_b && args.bias.empty() && !args.addend.empty() && k <= kWeightGradPiece;
+  const bool weight_gradient = args.transpose_a && !args.transpose_b && args.bias.empty() && !args.addend.empty();
+  return weight_gradient && k <= kWeightGradPiece && args.out.count() > 2 * (args.a.count() + args.b.count());
 }
 
 void add_weight_gradient(const ops::Matmul& args, int64_t k) {

@@ -9,7 +9,7 @@
 namespace mhmoe::cpu {
 
 // Grows to the largest request and stays, so that steps of equal shapes allocate nothing. One a thread and purpose
-// (thread_local): it is not planned by the arenas because it is a few hundred KiB a thread.
+// (thread_local): it is not planned by the arenas because it is at most a few MiB a thread.
 class Scratch {
  public:
   // At least `bytes`, aligned; contents are undefined and the last request's memory is gone.

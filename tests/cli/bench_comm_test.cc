@@ -56,7 +56,9 @@ class BenchComm : public RanksProgram {
         (routing == "natural" ? natural_busiest : zipf_busiest) = number(row, "busiest_rows");
       }
     }
-    if (ranks > 1) EXPECT_GT(zipf_busiest, natural_busiest);
+    if (ranks > 1) {
+      EXPECT_GT(zipf_busiest, natural_busiest);
+    }
   }
 };
 

@@ -28,6 +28,7 @@ std::vector<LevelTiles> all_levels() {
 class Tiles : public testing::TestWithParam<LevelTiles> {};
 
 TEST_P(Tiles, MultiplyAsPlainLoopsDoAndAlikeAtEverySize) {
+  cpu::level();  // oneDNN is held to it before anything asks what oneDNN has
   for (const cpu::KernelLevel* level : cpu::levels()) {
     if (level->name != GetParam().level) continue;
     // In words of its own: those of missing_instructions would have ctest skip the whole program.

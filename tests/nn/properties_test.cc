@@ -114,7 +114,9 @@ TEST(ModelProperties, RowsThatAreDroppedKeepTheirResidualAndNothingIsNotANumber)
   for (const auto& [name, values] : dropped.gradients) {
     EXPECT_TRUE(std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) << name;
     const bool idle = name.find(".experts.") != std::string::npos && name.find(".experts.0.") == std::string::npos;
-    if (idle) EXPECT_EQ(std::ranges::count(values, 0.0f), std::ssize(values)) << name;
+    if (idle) {
+      EXPECT_EQ(std::ranges::count(values, 0.0f), std::ssize(values)) << name;
+    }
   }
 }
 

@@ -1,5 +1,7 @@
 #include "ops/matmul.h"
 
+#include <array>
+
 #include "ops/op_test.h"
 
 namespace mhmoe::test {
@@ -84,6 +86,24 @@ TEST_F(MatmulTest, AddendMayBeSeparateOrTheOutputItself) {
     expect_equal("separate addend is left alone", addend, before);
     check({.out = addend, .a = a, .b = b, .bias = bias, .addend = addend}, "accumulation with bias");
     check({.out = addend, .a = a, .b = b, .addend = addend}, "accumulation");
+  }
+}
+
+// On the CPU the first three are made another way than the rest: they add to more than twice of what they read.
+TEST_F(MatmulTest, GradientsOfTablesAndOfSquareWeightsAddUp) {
+  for (const DType in : {DType::kF32, DType::kBF16}) {
+    for (const auto& [m, n, k] :
+         {std::array{301, 45, 7}, {1100, 33, 13}, {40, 1070, 5}, {48, 45, 40}, {130, 96, 600}}) {
+      const Tensor sum = random(DType::kF32, {m, n});
+      check({.out = sum, .a = random(in, {k, m}), .b = random(in, {k, n}), .transpose_a = true, .addend = sum},
+            fmt::format("{} x {} of {} rows", m, n, k));
+      check({.out = garbage(DType::kF32, {m, n}),
+             .a = random(in, {k, m}),
+             .b = random(in, {k, n}),
+             .transpose_a = true,
+             .addend = sum},
+            fmt::format("{} x {} of {} rows, separate addend", m, n, k));
+    }
   }
 }
 

@@ -178,7 +178,7 @@ TEST(Generation, CachedAndUncachedTakeTheSameIds) {
     SCOPED_TRACE(variant.name);
     Model model(variant.config);
     for (const double temperature : {0.0, 1.0, 3.0}) {
-      Generation generation{.tokens = 60, .vocab = variant.config.vocab_size, .end = kNever};
+      Generation generation{.tokens = 60, .vocab = variant.config.vocab_size, .end = kNever, .sampling = {}};
       generation.sampling = {.temperature = temperature, .top_p = 0.9, .seed = 11};
       const Text cached = continued(model, generation);
       generation.use_cache = false;
@@ -190,7 +190,7 @@ TEST(Generation, CachedAndUncachedTakeTheSameIds) {
 
 TEST(Generation, SameSeedSameTextAnotherSeedAnother) {
   Model model(variants().back().config);
-  Generation generation{.tokens = 40, .vocab = model.config.vocab_size, .end = kNever};
+  Generation generation{.tokens = 40, .vocab = model.config.vocab_size, .end = kNever, .sampling = {}};
   const Text first = continued(model, generation);
   EXPECT_EQ(continued(model, generation).ids, first.ids);
   generation.sampling.seed = 2;
@@ -199,7 +199,7 @@ TEST(Generation, SameSeedSameTextAnotherSeedAnother) {
 
 TEST(Generation, ThreadsDoNotMatter) {
   Model model(variants().back().config);
-  const Generation generation{.tokens = 5, .vocab = model.config.vocab_size, .end = kNever};
+  const Generation generation{.tokens = 5, .vocab = model.config.vocab_size, .end = kNever, .sampling = {}};
   const Text one = continued(model, generation);
   const ThreadCount threads(2);
   EXPECT_EQ(continued(model, generation).ids, one.ids);
@@ -207,7 +207,7 @@ TEST(Generation, ThreadsDoNotMatter) {
 
 TEST(Generation, StopsAtTheEndOfTextWithoutGivingIt) {
   Model model(variants().front().config);
-  Generation generation{.tokens = 40, .vocab = model.config.vocab_size, .end = kNever};
+  Generation generation{.tokens = 40, .vocab = model.config.vocab_size, .end = kNever, .sampling = {}};
   const Text endless = continued(model, generation);
   EXPECT_FALSE(endless.ended);
   generation.end = endless.ids[20];
@@ -219,7 +219,7 @@ TEST(Generation, StopsAtTheEndOfTextWithoutGivingIt) {
 
 TEST(Generation, IdsThatOnlyPadTheVocabularyAreNeverTaken) {
   Model model(variants().front().config);
-  Generation generation{.tokens = 100, .vocab = 5, .end = kNever};
+  Generation generation{.tokens = 100, .vocab = 5, .end = kNever, .sampling = {}};
   generation.sampling.temperature = 5;
   for (const int32_t id : continued(model, generation).ids) EXPECT_LT(id, 5);
 }
