@@ -17,8 +17,8 @@ Record example() {
                                .learning_rate = 6e-4,
                                .moe = {.balance_loss = 1.04, .load_max_over_mean = 1.21, .dropped_fraction = 0.003},
                                .tokens_per_second = 12400,
-                               .mfu = 0.61,
-                               .waiting_share = {}},
+                               .waiting_share = {},
+                               .mfu = 0.61},
           .validation = {}};
 }
 
