@@ -62,7 +62,7 @@ TEST_F(CheckpointReading, OneThatReadsRightOnlyTheSecondTimeIsNotCalledDamaged) 
   disk.offset = static_cast<off_t>(SafetensorsReader(path(7) + "/" + kModel).header().size());
   const auto fault = [&](int bad_reads) {
     disk.bad_reads = bad_reads;
-    const Thrown thrown = thrown_by([&] { checkpoint.verify(); });
+    Thrown thrown = thrown_by([&] { checkpoint.verify(); });
     disk.bad_reads = 0;
     return thrown;
   };
