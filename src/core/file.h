@@ -32,8 +32,9 @@ struct FileState {
 enum class Links : uint8_t { kFollow, kRefuse };
 
 // A regular file open for reading; opening anything else never waits. Throws as fail_errno, or Error(kMissingInput) for
-// what is no regular file. A file that is replaced, cut or written to while it is used gives Error(kIo) "PATH: changed
-// while it was being read ...".
+// what is no regular file. A file that is cut while it is used gives Error(kIo) "PATH: changed while it was being read
+// ..."; one that is replaced or written to does so only where check_unchanged() asks, and until then reads as the file
+// that was opened.
 class MHMOE_API InputFile {
  public:
   explicit InputFile(const std::string& path, Links links = Links::kFollow);
@@ -48,7 +49,7 @@ class MHMOE_API InputFile {
   // Throws Error(kBadData) when bytes beyond size() are asked for. A failing disk is told with the offset.
   void read(void* data, size_t bytes, size_t offset) const;
   std::string read_whole() const;
-  // Looks whether the path still leads to the same file, of the same size and time of modification.
+  // Error(kIo) unless the path still leads to the same file, of the same size and time of modification.
   void check_unchanged() const;
 
  private:

@@ -70,8 +70,8 @@ void check_finite(const std::string& path, const std::string& name, const Tensor
   }
 }
 
-// What is wrong with a file that is not whole, tensor by tensor.
-[[noreturn]] void fail_damaged(const SafetensorsReader& file, bool allow_nonfinite) {
+// Throws what is wrong with a tensor of a file that is not whole.
+void check_tensors(const SafetensorsReader& file, bool allow_nonfinite) {
   for (const std::string& name : file.names()) {
     Tensor tensor = file.at(name);
     std::vector<float> values(static_cast<size_t>(tensor.count()));
@@ -79,7 +79,6 @@ void check_finite(const std::string& path, const std::string& name, const Tensor
     file.read(name, tensor.data);
     if (!allow_nonfinite) check_finite(file.path(), name, tensor);
   }
-  fail(ExitCode::kBadData, "{}: its header is damaged: the tensors are right, the file's checksum is not", file.path());
 }
 
 }  // namespace
@@ -184,7 +183,8 @@ std::vector<SafetensorsFile> Checkpoint::read(const std::string& kind) const {
 }
 
 // In pieces that stay in a core's cache between being read and being looked at. The file's checksum vouches for all of
-// it; which tensor is damaged is asked only where it does not fit.
+// it; which tensor is damaged is asked only where it does not fit. All tensors are f32 and without holes between them,
+// so the pieces hold whole elements, however long the header is.
 bool Checkpoint::is_whole(const SafetensorsReader& file, bool allow_nonfinite) const {
   constexpr size_t kPiece = size_t{256} << 10;
   std::vector<float> piece(kPiece / sizeof(float));
@@ -212,7 +212,16 @@ void Checkpoint::verify(bool allow_nonfinite) const {
     for (int64_t i = begin; i < end; ++i) whole[i] = is_whole(files[i], allow_nonfinite) ? 1 : 0;
   });
   for (size_t i = 0; i < files.size(); ++i) {
-    if (whole[i] == 0) fail_damaged(files[i], allow_nonfinite);
+    if (whole[i] != 0) continue;
+    check_tensors(files[i], allow_nonfinite);
+    if (is_whole(files[i], allow_nonfinite)) {
+      fail(ExitCode::kIo,
+           "{}: gave other bytes when it was read again, which fit the manifest: something writes to it, or disk or "
+           "memory fail; see to that first",
+           files[i].path());
+    }
+    fail(ExitCode::kBadData, "{}: its header is damaged: the tensors are right, the file's checksum is not",
+         files[i].path());
   }
 }
 

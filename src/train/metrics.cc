@@ -1,6 +1,10 @@
 #include "train/metrics.h"
 
 #include <cmath>
+#include <exception>
+#include <utility>
+
+#include "core/log.h"
 
 namespace mhmoe::train {
 namespace {
@@ -17,6 +21,17 @@ void add_to(MoeSummary& sum, const MoeSummary& step) {
   sum.load_max_over_mean += step.load_max_over_mean;
   sum.dropped_fraction += step.dropped_fraction;
   sum.expert_activation += step.expert_activation;
+}
+
+// No run ends for a figure of merit.
+std::optional<double> peak_if_any(const std::function<double()>& measure) {
+  try {
+    return measure();
+  } catch (const std::exception& error) {
+    log::warning("the peak of matrix products cannot be measured, and no share of it told (train/mfu): {}",
+                 error.what());
+    return std::nullopt;
+  }
 }
 
 }  // namespace
@@ -91,8 +106,8 @@ TrainRecord StepWindow::take() {
   if (sums_.timed_seconds > 0) {
     record.tokens_per_second = static_cast<double>(sums_.timed_tokens) / sums_.timed_seconds;
     if (sums_.waiting_seconds > 0) record.waiting_share = sums_.waiting_seconds / sums_.timed_seconds;
-    if (!peak_) peak_ = measure_peak_();
-    record.mfu = *record.tokens_per_second * flops_per_token_ / *peak_;
+    if (measure_peak_) peak_ = peak_if_any(std::exchange(measure_peak_, nullptr));
+    if (peak_) record.mfu = *record.tokens_per_second * flops_per_token_ / *peak_;
     if (record.mfu > 1.0) record.mfu.reset();  // the peak was measured on a busy machine: no share of it means anything
   }
   sums_ = {};

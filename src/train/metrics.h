@@ -22,7 +22,7 @@ struct TrainRecord {
   MoeSummary moe;
   std::optional<double> tokens_per_second;  // absent at the first step, which is left out of averages
   std::optional<double> waiting_share;      // of rank 0's time, waiting for rows of others
-  std::optional<double> mfu;                // model FLOPs a second over the measured peak; absent above 1
+  std::optional<double> mfu;  // model FLOPs a second over the measured peak; absent above 1 or without one
 
   double perplexity() const;
 };
@@ -57,6 +57,7 @@ struct WindowSums {
 class StepWindow {
  public:
   // measure_peak: FLOPs a second, asked for once, when the first speed is known: a run does not wait for it to begin.
+  // If it throws, that is a warning.
   StepWindow(double flops_per_token, std::function<double()> measure_peak)
       : flops_per_token_(flops_per_token), measure_peak_(std::move(measure_peak)) {}
 
@@ -70,7 +71,7 @@ class StepWindow {
 
  private:
   double flops_per_token_;
-  std::function<double()> measure_peak_;
+  std::function<double()> measure_peak_;  // empty once asked
   std::optional<double> peak_;
   WindowSums sums_;
 };

@@ -1,6 +1,5 @@
 #include "train/trained_model.h"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "core/finite.h"
@@ -35,18 +34,10 @@ const std::string& config_text(const SafetensorsReader& file) {
 }
 
 // A checkpoint proves its tensors itself; a file of its own does not.
-void check_finite(const SafetensorsReader& file) {
-  std::vector<std::byte> bytes;
-  for (const std::string& name : file.names()) {
-    Tensor tensor = file.at(name);
-    bytes.resize(std::max(bytes.size(), tensor.bytes()));
-    tensor.data = bytes.data();
-    file.read(name, tensor.data);
-    if (all_finite(tensor)) continue;
-    fail(ExitCode::kBadData,
-         "{}: tensor {} holds values that are not finite, so the model computes nothing; use another", file.path(),
-         name);
-  }
+void check_finite(const SafetensorsReader& file, const std::string& name, const Tensor& tensor) {
+  if (all_finite(tensor)) return;
+  fail(ExitCode::kBadData, "{}: tensor {} holds values that are not finite, so the model computes nothing; use another",
+       file.path(), name);
 }
 
 }  // namespace
@@ -62,7 +53,7 @@ TrainedModel::TrainedModel(const std::string& path, std::span<const std::string>
     trained_with = read_resume_state(checkpoint.state()).origin.tokenizer;
   } else {
     files_.emplace_back(path);
-    check_finite(files_.front());
+    files_.front().set_check(check_finite);
     config_ = parse_config(config_text(files_.front()), source_, overrides);
   }
   if (config_.data.tokenizer.empty()) {
@@ -86,6 +77,8 @@ std::unique_ptr<CausalLm> TrainedModel::load(Context& ctx, const Backend& backen
   auto model = std::make_unique<CausalLm>(config_.model, false);
   model->parameters().allocate(ctx, compute_dtype(config_.train.precision, backend.prefers_bf16(local_rank())), false);
   nn::load_parameters(ctx, model->parameters(), files_);
+  // A checkpoint's checksums have told; it may be deleted meanwhile by the run that it is of.
+  if (!step_) files_.front().file().check_unchanged();
   files_.clear();
   return model;
 }

@@ -18,9 +18,9 @@ namespace mhmoe::train {
 
 class TrainedModel {
  public:
-  // Reads and checks the whole model; `overrides` change its configuration as --set does. Throws Error(kMissingInput)
-  // if nothing is there, Error(kBadData) for damaged files, a safetensors file without `config` in its metadata, and
-  // another tokenizer than a checkpoint was trained with; Error(kConfig).
+  // Opens the model and checks all but its weights, a checkpoint's also; `overrides` change its configuration as --set
+  // does. Throws Error(kMissingInput) if nothing is there, Error(kBadData) for damaged files, a safetensors file
+  // without `config` in its metadata, and another tokenizer than a checkpoint was trained with; Error(kConfig).
   TrainedModel(const std::string& path, std::span<const std::string> overrides);
 
   // The checkpoint or file that was read.
@@ -31,8 +31,10 @@ class TrainedModel {
   const RunConfig& config() const { return config_; }
   const data::Tokenizer& tokenizer() const { return *tokenizer_; }
 
-  // The model with its weights in the state arena of ctx, in the precision that the configuration says. Once: the copy
-  // that was read is given up. The model refers to this object's configuration.
+  // The model with its weights in the state arena of ctx, in the precision that the configuration says. Once: the files
+  // are closed. The model refers to this object's configuration. Throws Error(kBadData) for weights that do not fit the
+  // model, have changed since the checkpoint was verified or, of a safetensors file, are not finite; Error(kIo) for
+  // such a file that has changed since it was opened.
   std::unique_ptr<CausalLm> load(Context& ctx, const Backend& backend);
 
  private:

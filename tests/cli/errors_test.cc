@@ -76,7 +76,11 @@ TEST_F(Errors, HelpDoesNoWorkFirst) {
 TEST_F(Errors, HelpJoinsNoJob) {
   const char* job = "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=0 OMPI_MCA_ess=none";
   EXPECT_EQ(run("--help", job).code, 0);
-  EXPECT_NE(run("train tiny.json --threads 1", job).code, 0) << "then nothing is shown";
+  const char* train = "train tiny.json --threads 1";
+  const Outcome joins = run(train, job);
+  EXPECT_EQ(joins.code, 69) << "then nothing is shown";
+  EXPECT_NE(joins.err.find("the launcher started 2 ranks, MPI knows of 1"), std::string::npos) << joins.err;
+  EXPECT_EQ(run(train).code, 0);
 }
 #endif
 

@@ -45,6 +45,15 @@ TEST(Allocation, CountsWhatIsAllocated) {
   EXPECT_GE(of_thread.objects, 2) << "the thread's own and what it is started with";
 }
 
+TEST(Allocation, IsNotCountedOnAfterAnException) {
+  EXPECT_THROW(allocations_of([] { throw std::bad_alloc(); }), std::bad_alloc);
+  testing::internal::CaptureStderr();
+  std::vector<int> vector;
+  vector.resize(100);
+  print_first_allocation();
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
 TEST(Allocation, CountsScratchThatGrowsAndArenas) {
   cpu::Scratch scratch;
   EXPECT_EQ(allocations_of([&] { scratch.bytes(1000); }).memory, 1);

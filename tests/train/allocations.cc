@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
+#include <mutex>
 #include <new>
 #include <string_view>
 
@@ -25,10 +26,11 @@ struct AddressRange {
 };
 
 // Of the process, because a thread may still be in the middle of one when counting ends.
-std::atomic<bool> g_counting = false, g_seen = false;
+std::atomic<bool> g_counting = false;
 std::atomic<int64_t> g_objects = 0, g_memory = 0, g_of_onednn = 0;
+std::mutex g_first_mutex;  // of these two
 Stack g_first_stack;
-std::atomic<int> g_first_depth = 0;
+int g_first_depth = 0;  // 0: none yet
 AddressRange g_onednn;
 
 int find_onednn(dl_phdr_info* library, size_t /*bytes*/, void* /*unused*/) {
@@ -60,7 +62,8 @@ void count(std::atomic<int64_t>& counter) {
     ++g_of_onednn;
   } else {
     ++counter;
-    if (!g_seen.exchange(true)) {
+    const std::lock_guard lock(g_first_mutex);
+    if (g_first_depth == 0) {
       g_first_stack = stack;
       g_first_depth = depth;
     }
@@ -68,22 +71,33 @@ void count(std::atomic<int64_t>& counter) {
   inside = false;
 }
 
+struct Counting {
+  Counting() {
+    for (auto* counter : {&g_objects, &g_memory, &g_of_onednn}) *counter = 0;
+    const std::lock_guard lock(g_first_mutex);
+    g_first_depth = 0;
+    g_counting = true;
+  }
+  ~Counting() { g_counting = false; }
+  Counting(const Counting&) = delete;
+  Counting& operator=(const Counting&) = delete;
+};
+
 }  // namespace
 
 Allocations allocations_of(const std::function<void()>& work) {
   dl_iterate_phdr(find_onednn, nullptr);
   Stack unused;
   backtrace(unused.data(), 1);  // loads what it needs
-  for (auto* counter : {&g_objects, &g_memory, &g_of_onednn}) *counter = 0;
-  g_seen = false;
-  g_first_depth = 0;
-  g_counting = true;
-  work();
-  g_counting = false;
+  {
+    const Counting counting;
+    work();
+  }
   return {.objects = g_objects, .memory = g_memory, .of_onednn = g_of_onednn};
 }
 
 void print_first_allocation() {
+  const std::lock_guard lock(g_first_mutex);
   backtrace_symbols_fd(g_first_stack.data(), g_first_depth, 2);
 }
 

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "core/log.h"
+
 namespace mhmoe::train {
 namespace {
 
@@ -80,6 +82,23 @@ TEST(StepWindow, ThePeakIsMeasuredOnceAndOnlyForASpeed) {
     EXPECT_DOUBLE_EQ(window.take().mfu.value(), 0.5);
     EXPECT_EQ(measured, 1);
   }
+}
+
+TEST(StepWindow, APeakThatCannotBeMeasuredIsAWarning) {
+  int tried = 0;
+  StepWindow window(10, [&]() -> double {
+    ++tried;
+    fail(ExitCode::kMemory, "no memory for products");
+  });
+  const int64_t warnings = log::lines(log::Level::kWarning);
+  for (int step = 2; step <= 4; ++step) {
+    window.add(result_of(step, 4), 50, 1, true);
+    const TrainRecord record = window.take();
+    EXPECT_FALSE(record.mfu.has_value());
+    EXPECT_DOUBLE_EQ(*record.tokens_per_second, 50);
+  }
+  EXPECT_EQ(tried, 1);
+  EXPECT_EQ(log::lines(log::Level::kWarning), warnings + 1);
 }
 
 // The peak is measured once, perhaps while other programs held the machine.
