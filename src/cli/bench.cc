@@ -86,8 +86,10 @@ void run_train(const BenchCommand& command) {
 void add_shared_options(CLI::App& command, BenchCommand& options) {
   add_model_options(command, options,
                     {.warmup = "steps before the first that is timed; with train.cuda_graphs the second one records",
-                     .steps = "that are timed"});
-  command.add_option("--gpu", options.gpu, "whose data sheet to compare with; by default the device's own")
+                     .steps = "timed steps"});
+  command
+      .add_option("--gpu", options.gpu,
+                  "the GPU whose data sheet to compare with; by default the device's own, with --floors h100")
       ->check(CLI::IsMember({"h100", "h200", "a100"}));
 }
 
@@ -104,8 +106,7 @@ void add_bench_command(CLI::App& app) {
 
   auto ops_options = std::make_shared<BenchCommand>();
   CLI::App* ops = bench->add_subcommand(
-      "ops",
-      "Time every op of a micro-batch and an update by itself, beside the least time that a GPU can take for it");
+      "ops", "Time every op of a micro-batch and an update by itself; on a GPU beside the least time that it can take");
   ops->footer(
       "Floors: docs/gpu_performance.md\n"
       "Example: mhmoe bench ops configs/paper2/mhmoe_h3.json --floors --gpu h100\n"

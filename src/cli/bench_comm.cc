@@ -147,6 +147,10 @@ void run_dispatch(const BenchComm& command) {
 
 void run(const BenchComm& command) {
   if (!command.file.empty()) return run_dispatch(command);
+  if (command.options.min_bytes > command.options.max_bytes) {
+    fail(ExitCode::kUsage, "--min-bytes {} is above --max-bytes {}: no vector would be sent", command.options.min_bytes,
+         command.options.max_bytes);
+  }
   Job& job = comm::job();
   const Backend& backend = open_to_measure(command.device);
   const std::unique_ptr<Context> ctx = backend.create_context(local_rank());
@@ -175,15 +179,15 @@ void add_bench_comm_command(CLI::App& bench) {
       "Example: mpirun -np 8 mhmoe bench comm --device cuda --max-bytes 1073741824\n"
       "         mpirun -np 8 mhmoe bench comm configs/paper2/mhmoe_h3.json --device cuda");
   auto* config = comm->add_option("CONFIG", command->file, "a configuration with MoE layers; needs no data");
-  add_set_option(*comm, command->overrides);
+  add_set_option(*comm, command->overrides)->needs(config);
   add_device_options(*comm, command->device);
   constexpr int64_t kMost = int64_t{1} << 40;
   add_number(*comm, "--min-bytes", command->options.min_bytes, 4, kMost,
-             "of the first vector; each is 4 times the one before")
+             "bytes of the first vector; each is 4 times the one before")
       ->excludes(config);
-  add_number(*comm, "--max-bytes", command->options.max_bytes, 4, kMost, "of the last")->excludes(config);
+  add_number(*comm, "--max-bytes", command->options.max_bytes, 4, kMost, "bytes of the last vector")->excludes(config);
   add_number(*comm, "--warmup", command->options.warmup, 0, 1000, "calls before the first that is timed");
-  add_number(*comm, "--calls", command->options.calls, 1, 100000, "that are timed");
+  add_number(*comm, "--calls", command->options.calls, 1, 100000, "timed calls");
   comm->add_flag("--json", command->json, "print one JSON object");
   comm->callback([command] { run(*command); });
 }

@@ -169,7 +169,8 @@ void add_bench_machine_commands(CLI::App& bench) {
                    "square products of these alone; by default 512 to 4096, and those of paper 2's layers")
       ->delimiter(',')
       ->check(CLI::Range(1, 32768));
-  gemm->add_option("--seconds", gemm_options->seconds, "for a precision, at least; every product runs once or more")
+  gemm->add_option("--seconds", gemm_options->seconds,
+                   "least seconds for each precision; every product runs once or more")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   gemm->callback([gemm_options] { run_gemm(*gemm_options); });
@@ -184,10 +185,10 @@ void add_bench_machine_commands(CLI::App& bench) {
   add_shared_options(*memory, *memory_options);
   memory
       ->add_option("--megabytes", memory_options->megabytes,
-                   "(MiB) of each of three arrays: at least four times the last cache")
+                   "MiB of each of three arrays: at least four times the last cache")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  memory->add_option("--seconds", memory_options->seconds, "at least; every loop runs twice or more")
+  memory->add_option("--seconds", memory_options->seconds, "least seconds in all; every loop runs twice or more")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   memory->callback([memory_options] { run_memory(*memory_options); });

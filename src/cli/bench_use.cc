@@ -122,8 +122,8 @@ void add_generate(CLI::App& bench) {
       "One sequence, dropless, without choosing the tokens.\n"
       "Example: mhmoe bench generate configs/bench/mhmoe_h3.json --device cpu --prompt-tokens 200 --tokens 100");
   add_model_options(*command, *options);
-  add_number(*command, "--prompt-tokens", options->length.prompt, 1, kMostTokens, "of the prompt");
-  add_number(*command, "--tokens", options->length.tokens, 1, kMostTokens, "read one by one after it");
+  add_number(*command, "--prompt-tokens", options->length.prompt, 1, kMostTokens, "tokens of the prompt");
+  add_number(*command, "--tokens", options->length.tokens, 1, kMostTokens, "tokens read one by one after the prompt");
   command->callback([options] { run_generate(*options); });
 }
 
@@ -135,13 +135,14 @@ void add_prepare(CLI::App& bench) {
       "Without --input, English-like text of made-up words; without --tokenizer, one is trained on the text first.\n"
       "Files are written to TMPDIR and synced, as mhmoe prepare does.\n"
       "Example: mhmoe bench prepare --input data/en/train.jsonl --tokenizer data/en/tokenizer.model");
-  command->add_option("--input", options->input.files, "files, folders or patterns, as mhmoe prepare takes them");
-  command->add_option("--text-field", options->input.text_field, "of JSON lines");
+  auto* input =
+      command->add_option("--input", options->input.files, "files, folders or patterns, as mhmoe prepare takes them");
+  command->add_option("--text-field", options->input.text_field, "of JSON lines")->needs(input);
   command->add_option("--tokenizer", options->input.tokenizer, "a SentencePiece model, or bytes");
-  add_number(*command, "--vocab-size", options->input.vocab_size, 256, 1'000'000, "of the tokenizer that is trained");
+  add_number(*command, "--vocab-size", options->input.vocab_size, 259, 1'000'000, "of the tokenizer that is trained");
   add_number(*command, "--megabytes", options->megabytes, 1, 100'000, "of synthetic text");
   add_number(*command, "--runs", options->runs, 1, 1000, "of which the fastest counts");
-  command->add_option("--threads", options->threads, "all by default")->check(CLI::Range(1, 4096));
+  command->add_option("--threads", options->threads, "CPU threads; by default all")->check(CLI::Range(1, 4096));
   command->add_flag("--json", options->json, "print one JSON object");
   command->callback([options] { run_prepare(*options); });
 }

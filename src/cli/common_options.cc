@@ -12,8 +12,8 @@
 
 namespace mhmoe::cli {
 
-void add_set_option(CLI::App& command, std::vector<std::string>& overrides) {
-  command.add_option("--set", overrides, "change a key: train.steps=100 (may be repeated)")
+CLI::Option* add_set_option(CLI::App& command, std::vector<std::string>& overrides) {
+  return command.add_option("--set", overrides, "change a key: train.steps=100 (may be repeated)")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
 }
@@ -23,7 +23,7 @@ void add_device_options(CLI::App& command, DeviceOptions& options) {
       .add_option("--device", options.device,
                   "auto (a GPU if one answers, else the CPU), cpu, cuda, or emulated (CUDA on the CPU, for tests)")
       ->capture_default_str();
-  command.add_option("--threads", options.threads, "of the CPU; all of them by default")->check(CLI::Range(1, 4096));
+  command.add_option("--threads", options.threads, "CPU threads; by default all")->check(CLI::Range(1, 4096));
   command.add_option(
       "--cpu-isa", options.cpu_isa,
       "kernels for CPUs to take: auto (the best that this one has), or a lower level, as --version lists "

@@ -17,7 +17,7 @@ struct DeviceOptions {
 };
 
 // --set KEY=VALUE, repeated.
-void add_set_option(CLI::App& command, std::vector<std::string>& overrides);
+CLI::Option* add_set_option(CLI::App& command, std::vector<std::string>& overrides);
 // --device, --threads and --cpu-isa.
 void add_device_options(CLI::App& command, DeviceOptions& options);
 

@@ -22,7 +22,12 @@ TEST_F(Errors, BadInputsAreNamedInOneLineWithTheirExitCode) {
   std::ofstream(folder_ / "text.safetensors") << "this is no model";
   const std::vector<Fault> faults{
       {"", 64, {"subcommand"}},
-      {"fly", 64, {"fly"}},
+      {"fly", 64, {"\"fly\"", "choose one of train, ", "see mhmoe --help"}},
+      {"bench fly", 64, {"\"fly\"", "choose one of ops, ", "see mhmoe bench --help"}},
+      {"bench train tiny.json --precision fp32", 64, {"\"--precision fp32\"", "see mhmoe bench train --help"}},
+      {"bench comm --min-bytes 4096 --max-bytes 1024", 64, {"--min-bytes 4096", "--max-bytes 1024"}},
+      {"bench comm --set train.steps=3", 64, {"--set", "CONFIG"}},
+      {"bench prepare --text-field text", 64, {"--text-field", "--input"}},
       {"train", 64, {"CONFIG"}},
       {"train tiny.json --threads 0", 64, {"--threads"}},
       {"train tiny.json --dump-step 0 --dump d", 64, {"--dump-step"}},
