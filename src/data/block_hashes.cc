@@ -30,7 +30,8 @@ BadBlock::BadBlock(const std::string& file, int64_t block, const std::string& me
 BlockChecks::BlockChecks(std::vector<uint64_t> hashes, int64_t block_bytes)
     : hashes_(std::move(hashes)),
       block_bytes_(block_bytes),
-      checked_(std::make_unique<std::atomic<uint64_t>[]>((hashes_.size() + 63) / 64)) {}
+      checked_(std::make_unique<std::atomic<uint64_t>[]>((hashes_.size() + 63) / 64)),
+      bad_(std::make_unique<Bad>()) {}
 
 void BlockChecks::check(const MappedFile& file, int64_t begin, int64_t end) {
   if (hashes_.empty()) return;
@@ -44,6 +45,10 @@ void BlockChecks::check(const MappedFile& file, int64_t begin, int64_t end) {
 }
 
 void BlockChecks::check_block(const MappedFile& file, int64_t block) const {
+  const std::lock_guard lock(bad_->mutex);
+  if (const auto known = bad_->messages.find(block); known != bad_->messages.end()) {
+    throw BadBlock(file.path(), block, known->second);
+  }
   const int64_t begin = block * block_bytes_;
   const int64_t end = std::min(begin + block_bytes_, static_cast<int64_t>(file.size()));
   thread_local std::vector<std::byte> bytes;
@@ -51,11 +56,11 @@ void BlockChecks::check_block(const MappedFile& file, int64_t block) const {
   file.copy(bytes.data(), bytes.size(), static_cast<size_t>(begin));
   if (const uint64_t hash = xxh3(bytes.data(), bytes.size()); hash != hashes_[block]) {
     file.check_unchanged();  // the better reason, if it is one
-    throw BadBlock(
-        file.path(), block,
-        fmt::format(
-            "bytes {} to {}: the checksum is {}, expected {}: the file is damaged; copy or prepare the shard again",
-            begin, end, to_hex(hash), to_hex(hashes_[block])));
+    const std::string message = fmt::format(
+        "bytes {} to {}: the checksum is {}, expected {}: the file is damaged; copy or prepare the shard again", begin,
+        end, to_hex(hash), to_hex(hashes_[block]));
+    bad_->messages.emplace(block, message);
+    throw BadBlock(file.path(), block, message);
   }
 }
 

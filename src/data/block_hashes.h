@@ -4,7 +4,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -39,22 +41,28 @@ class BadBlock : public Error {
   std::string place_;
 };
 
-// Safe for use by many threads: two may check the same block, to the same end.
+// Safe for use by many threads; blocks are checked one at a time.
 class BlockChecks {
  public:
   // None are checked where `hashes` is empty.
   BlockChecks(std::vector<uint64_t> hashes, int64_t block_bytes);
 
   // Checks the blocks of `file` that hold bytes [begin, end), those that were not yet. Throws BadBlock naming the
-  // block and its bytes.
+  // block and its bytes; what was found bad stays so, without being read again.
   void check(const MappedFile& file, int64_t begin, int64_t end);
 
  private:
+  struct Bad {
+    std::mutex mutex;
+    std::map<int64_t, std::string> messages;  // by block
+  };
+
   void check_block(const MappedFile& file, int64_t block) const;
 
   std::vector<uint64_t> hashes_;
   int64_t block_bytes_;
   std::unique_ptr<std::atomic<uint64_t>[]> checked_;  // a bit a block
+  std::unique_ptr<Bad> bad_;
 };
 
 }  // namespace mhmoe::data
