@@ -104,12 +104,14 @@ const std::vector<Layout> kLayouts = {
 
 // More rows, columns and inner elements than the CPU takes at a time.
 TEST_F(GroupedMatmulTest, LargeProductsAreDividedIntoBlocks) {
-  const Layout layout = {{1001, 2}, 0};
+  const Layout many = {{1001, 2}, 0}, few = {{20, 2}, 0};
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    check_product(layout, true, true, dtype, dtype, 290, 23);
-    check_product(layout, false, false, dtype, dtype, 23, 290);
-    check_weight_grad({{601, 2}, 0}, dtype, 290, 33);
-    check_weight_grad({{601, 2}, 0}, dtype, 33, 290);
+    check_product(many, true, true, dtype, dtype, 5, 3);
+    check_product(few, true, true, dtype, dtype, 290, 3);
+    check_product(many, false, false, dtype, dtype, 3, 5);
+    check_product(few, false, false, dtype, dtype, 3, 290);
+    check_weight_grad({{601, 2}, 0}, dtype, 200, 3);
+    check_weight_grad(few, dtype, 2, 1030);
   }
 }
 

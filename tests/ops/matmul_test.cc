@@ -92,8 +92,7 @@ TEST_F(MatmulTest, AddendMayBeSeparateOrTheOutputItself) {
 // On the CPU the first three are made another way than the rest: they add to more than twice of what they read.
 TEST_F(MatmulTest, GradientsOfTablesAndOfSquareWeightsAddUp) {
   for (const DType in : {DType::kF32, DType::kBF16}) {
-    for (const auto& [m, n, k] :
-         {std::array{301, 45, 7}, {1100, 33, 13}, {40, 1070, 5}, {48, 45, 40}, {130, 96, 600}}) {
+    for (const auto& [m, n, k] : {std::array{200, 36, 3}, {7, 1030, 1}, {16, 1026, 2}, {48, 45, 40}}) {
       const Tensor sum = random(DType::kF32, {m, n});
       check({.out = sum, .a = random(in, {k, m}), .b = random(in, {k, n}), .transpose_a = true, .addend = sum},
             fmt::format("{} x {} of {} rows", m, n, k));
