@@ -1,7 +1,6 @@
 #!/bin/bash
 # Builds and tests everything this machine can: usage: scripts/test.sh [--fast]
-# --fast leaves out the sanitizer build, fuzzing, slow tests, nvcc, and clang-tidy on unchanged files; under 5 minutes in a
-# tree that was built before.
+# --fast leaves out the sanitizer build, fuzzing, slow tests, nvcc, and clang-tidy on unchanged files.
 # The last line counts; the exit code is 0 if nothing failed. What is left out says "skipped: ..." and why.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -120,7 +119,7 @@ cuda_module_loads() {
 mkdir -p build
 build_minutes=14 test_minutes=26
 [ $fast = no ] || build_minutes=8 test_minutes=4
-say "mhmoe tests ($([ $fast = yes ] && echo fast || echo full)): on 2 cores packages 3, build $build_minutes (less where it was built before), tests $test_minutes min"
+say "mhmoe tests ($([ $fast = yes ] && echo fast || echo full)): on 2 cores packages 3, build $build_minutes (budgets; less where it was built before), tests $test_minutes min"
 
 begin_phase packages 3
 install_packages "${PROGRAM_PACKAGES[@]}" "${PLOT_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
